@@ -39,3 +39,19 @@ def configure(hook: Callable[[], None] | None, data: str | None, executable: str
 def is_frozen() -> bool:
     """True inside a frozen executable."""
     return bool(getattr(sys, "frozen", False)) or data_directory is not None
+
+
+#: Tools beside the plugins, by the name of their executable: the module whose main() to run.
+TOOLS = {"cnitool": "libcni.cnitool.__main__"}
+
+
+def run_tool(name: str) -> int:
+    """Run a tool of TOOLS with the process's arguments; the exit status is returned."""
+    import sys
+
+    full_boot()
+    module = __import__(TOOLS[name], fromlist=("main",))
+    status: int = module.main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
