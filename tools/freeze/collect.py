@@ -4,5 +4,5 @@
 import jsonschema  # noqa: F401
 import netaddr  # noqa: F401
 import pyroute2  # noqa: F401
-import rich.console  # noqa: F401
+import rich.console
 import rich.table  # noqa: F401
