@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for all tests; tests/rig has what they are made of.
+
+A test that asks for `host`, `netns` or `run_plugin` runs in a network namespace of its own with
+empty /run, /var/lib/cni and /etc/cni, and is marked `root`.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.rig import isolation, plugins
+from tests.rig.host import Host, Netns
+
+_NEED_ROOT = {"host", "netns", "run_plugin"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Isolate the process that runs tests: pytest itself, or each xdist worker."""
+    config.addinivalue_line("markers", "root: needs root and network namespaces")
+    config.addinivalue_line("markers", "bench: measures; not part of `make test`")
+    distributes = bool(getattr(config.option, "numprocesses", None))
+    is_worker = hasattr(config, "workerinput")
+    if os.geteuid() == 0 and (is_worker or not distributes):
+        isolation.enter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs root; without root it is skipped."""
+    for item in items:
+        if _NEED_ROOT & set(getattr(item, "fixturenames", ())):
+            item.add_marker("root")
+        if os.geteuid() != 0 and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def bin_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The directory of the plugins under test: $ADDER_BIN_DIR, a current build, or launchers."""
+    return plugins.our_bin_dir(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.fixture(scope="session")
+def go_bin_dir() -> pathlib.Path:
+    """The directory of Debian's Go plugins, which `make setup` installs."""
+    assert (plugins.GO_BIN_DIR / "bridge").exists(), "apt-get install containernetworking-plugins"
+    return plugins.GO_BIN_DIR
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """An empty host of the test's own."""
+    made = Host()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def netns(host: Host) -> Callable[..., Netns]:
+    """Factory of container namespaces: netns() or netns("name")."""
+    return host.netns
+
+
+@pytest.fixture
+def run_plugin(host: Host, bin_dir: pathlib.Path) -> plugins.Runner:
+    """run_plugin(type, command, config, netns=..., ...) -> Reply(rc, json, stderr)."""
+    return plugins.Runner(bin_dir)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rig itself, shown with the Go plugins: what they leave is seen, what is gone is not."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.rig.host import Host, Netns
+from tests.rig.plugins import Runner
+
+CONFIG = {
+    "cniVersion": "1.0.0",
+    "name": "rig",
+    "type": "bridge",
+    "bridge": "rig0",
+    "isGateway": True,
+    "ipMasq": True,
+    "ipam": {"type": "host-local", "subnet": "10.201.0.0/24"},
+}
+
+
+def test_a_test_has_a_host_of_its_own(host: Host, netns: Callable[..., Netns]) -> None:
+    assert host.link_names() == {"lo"}
+    assert os.listdir("/var/lib/cni") == []
+    assert netns().link_names() == {"lo"}
+
+
+def test_snapshot_sees_every_kind_of_change(host: Host) -> None:
+    before = host.snapshot()
+    host.assert_unchanged(before)
+    host.run("ip", "link", "add", "seen0", "type", "bridge")
+    host.run("ip", "address", "add", "10.202.0.1/24", "dev", "seen0")
+    host.run("ip", "rule", "add", "from", "10.202.0.9", "table", "77")
+    host.run("ip", "neigh", "add", "10.202.0.7", "lladdr", "02:00:00:00:00:01", "dev", "seen0")
+    host.run("nft", "add table inet seen; add chain inet seen c; add rule inet seen c accept")
+    pathlib.Path("/var/lib/cni/seen").write_text("x")
+    pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    changed = {line.split()[1] for line in before.difference(host.snapshot())}
+    assert changed >= {"link:", "address:", "rule:", "neighbour:", "nft:", "file:", "sysctl:"}
+    with pytest.raises(AssertionError, match="seen0"):
+        host.assert_unchanged(before)
+
+
+def test_go_add_and_del_leave_only_what_is_documented(
+    host: Host, netns: Callable[..., Netns], run_plugin: Runner, go_bin_dir: pathlib.Path
+) -> None:
+    container = netns()
+    before, inside = host.snapshot(), container.snapshot()
+    run_plugin("bridge", "ADD", CONFIG, netns=container, bin_dir=go_bin_dir).result()
+    container.ping("10.201.0.1")
+    with pytest.raises(AssertionError, match=r"10\.201\.0\.2"):
+        host.assert_clean(before, "rig0")
+    run_plugin("bridge", "DEL", CONFIG, netns=container, bin_dir=go_bin_dir).succeeded()
+    host.assert_clean(before, "rig0")
+    assert inside.difference(container.snapshot()) == []
+
+
+def test_error_is_an_object(run_plugin: Runner, go_bin_dir: pathlib.Path) -> None:
+    error = run_plugin("bridge", "ADD", CONFIG, bin_dir=go_bin_dir).failed(4, "CNI_NETNS")
+    assert error["code"] == 4
