@@ -4,16 +4,7 @@
 from __future__ import annotations
 
 from libcni.types.errors import INTERNAL, CniError
-from libcni.types.result import (
-    DNS,
-    IPConfig,
-    Result,
-    Route,
-    cidr,
-    ip_address,
-    members,
-    parse_routes,
-)
+from libcni.types.result import IPConfig, Result, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +16,8 @@ _FAMILY_KEYS = ("ip", "gateway", "routes")
 
 def parse(document: object) -> Result:
     """Read one: IPv4 first, then IPv6; there are no interfaces. Raises CniError 6."""
+    from libcni.types.parsing import cidr, ip_address, members, parse_dns, parse_routes
+
     get = members(document, "result", _RESULT_KEYS).get
     ips: list[IPConfig] = []
     routes: list[Route] = []
@@ -40,7 +33,7 @@ def parse(document: object) -> Result:
             )
         )
         routes += parse_routes(member("routes"), f"{family}.routes")
-    return Result(ips=ips, routes=routes, dns=DNS.from_json(get("dns")))
+    return Result(ips=ips, routes=routes, dns=parse_dns(get("dns")))
 
 
 def render(result: Result, version: str) -> dict[str, Any]:

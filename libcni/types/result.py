@@ -5,20 +5,17 @@ Addresses are text ("10.1.2.3/24" with its host bits), canonical as Go prints th
 spec 1.1.0 section 5 and, for conversion, the reference implementation's pkg/types: up to 0.4.0
 interfaces have no mtu, socketPath and pciID; 0.3.0 to 0.4.0 addresses carry a `version`; routes
 keep their newer fields; 1.x sorts keys and leaves an empty `dns` out. Up to 0.2.0: `legacy`.
+Reading is in `parsing`, which an ADD whose delegates are ours never needs.
 """
 
 from __future__ import annotations
 
-from libcni.inet import Prefix, ntop, pton
-from libcni.types.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, CniError
+from libcni.types.errors import INCOMPATIBLE_VERSION, CniError
 from libcni.version import SUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-_UINT_MAX = 0xFFFFFFFF
 
 
 class _Record:
@@ -135,19 +132,6 @@ class DNS(_Record):
     def __bool__(self) -> bool:
         return bool(self.nameservers or self.domain or self.search or self.options)
 
-    @classmethod
-    def from_json(cls, document: object, path: str = "dns") -> DNS:
-        """Read a `dns` object; None is an empty one. Raises CniError 6."""
-        if document is None:
-            return cls()
-        get = members(document, path, _DNS_KEYS).get
-        return cls(
-            _texts(get("nameservers"), f"{path}.nameservers"),
-            text(get("domain"), f"{path}.domain"),
-            _texts(get("search"), f"{path}.search"),
-            _texts(get("options"), f"{path}.options"),
-        )
-
     def to_json(self) -> dict[str, Any]:
         """The keys that are set, in the order of Go's struct."""
         dns: dict[str, Any] = {}
@@ -160,13 +144,6 @@ class DNS(_Record):
         if self.options:
             dns["options"] = self.options
         return dns
-
-
-_DNS_KEYS = ("nameservers", "domain", "search", "options")
-_ROUTE_KEYS = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
-_IP_KEYS = ("version", "interface", "address", "gateway")
-_INTERFACE_KEYS = ("name", "mac", "mtu", "sandbox", "socketPath", "pciID")
-_RESULT_KEYS = ("cniVersion", "interfaces", "ips", "routes", "dns")
 
 
 class Result(_Record):
@@ -193,31 +170,9 @@ class Result(_Record):
         Keys match in any case and null counts as absent, as in Go. Raises CniError 6 naming the
         member that is malformed, CniError 1 for a version that does not exist.
         """
-        if not isinstance(document, dict):
-            raise CniError(DECODING_FAILURE, f"result is not a JSON object: {_show(document)}")
-        found = members(document, "result", ("cniVersion",)).get("cniVersion")
-        version = text(found, "cniVersion") or config_version or "0.1.0"
-        if version not in SUPPORTED:
-            raise CniError(
-                INCOMPATIBLE_VERSION, f"unsupported CNI result version {_show(version)}"
-            )
-        if version < "0.3.0":
-            from libcni.types import legacy
+        from libcni.types.parsing import parse
 
-            return legacy.parse(document)
-        get = members(document, "result", _RESULT_KEYS).get
-        ips = get("ips")
-        if ips is None and version == "0.3.0":
-            ips = document.get("ip")  # the misprint of spec 0.3.0
-        return cls(
-            [
-                _parse_interface(d, f"interfaces[{i}]")
-                for i, d in enumerate(items(get("interfaces"), "interfaces"))
-            ],
-            [_parse_ip(d, f"ips[{i}]") for i, d in enumerate(items(ips, "ips"))],
-            parse_routes(get("routes"), "routes"),
-            DNS.from_json(get("dns")),
-        )
+        return parse(document, config_version)
 
     def to_json(self, version: str) -> dict[str, Any]:
         """The document of that version, keys in the order the reference prints them.
@@ -227,7 +182,7 @@ class Result(_Record):
         """
         if version not in SUPPORTED:
             raise CniError(
-                INCOMPATIBLE_VERSION, f"unsupported CNI result version {_show(version)}"
+                INCOMPATIBLE_VERSION, f'unsupported CNI result version "{version[:64]}"'
             )
         if version < "0.3.0":
             from libcni.types import legacy
@@ -292,121 +247,3 @@ def _render_ip(ip: IPConfig, newest: bool) -> dict[str, Any]:
     if ip.gateway:
         document["gateway"] = ip.gateway
     return document
-
-
-def _parse_interface(document: object, path: str) -> Interface:
-    get = members(document, path, _INTERFACE_KEYS).get
-    return Interface(
-        text(get("name"), f"{path}.name"),
-        text(get("mac"), f"{path}.mac"),
-        _number(get("mtu"), f"{path}.mtu") or 0,
-        text(get("sandbox"), f"{path}.sandbox"),
-        text(get("socketPath"), f"{path}.socketPath"),
-        text(get("pciID"), f"{path}.pciID"),
-    )
-
-
-def _parse_ip(document: object, path: str) -> IPConfig:
-    get = members(document, path, _IP_KEYS).get
-    return IPConfig(
-        cidr(get("address"), f"{path}.address"),
-        ip_address(get("gateway"), f"{path}.gateway"),
-        _number(get("interface"), f"{path}.interface"),
-    )
-
-
-def parse_routes(documents: object, path: str) -> list[Route]:
-    """Read a `routes` list; None is an empty one. Raises CniError 6 naming the member."""
-    routes = []
-    for index, document in enumerate(items(documents, path)):
-        where = f"{path}[{index}]"
-        get = members(document, where, _ROUTE_KEYS).get
-        routes.append(
-            Route(
-                cidr(get("dst"), f"{where}.dst"),
-                ip_address(get("gw"), f"{where}.gw"),
-                _number(get("mtu"), f"{where}.mtu") or 0,
-                _number(get("advmss"), f"{where}.advmss") or 0,
-                _number(get("priority"), f"{where}.priority") or 0,
-                _number(get("table"), f"{where}.table"),
-                _number(get("scope"), f"{where}.scope"),
-            )
-        )
-    return routes
-
-
-def members(document: object, path: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """The object's members under their canonical names: exact first, else in any case."""
-    if not isinstance(document, dict):
-        raise _wrong(path, document, "an object")
-    for key in document:
-        if key not in names:
-            break
-    else:
-        return document
-    folded = {key.lower(): value for key, value in document.items()}
-    return {
-        name: document[name] if name in document else folded.get(name.lower()) for name in names
-    }
-
-
-def items(value: object, path: str) -> list[Any]:
-    """A list; None is an empty one."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _wrong(path, value, "a list")
-    return value
-
-
-def text(value: object, path: str) -> str:
-    """A string; None is an empty one."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _wrong(path, value, "a string")
-    return value
-
-
-def _texts(value: object, path: str) -> list[str]:
-    return [text(item, f"{path}[{index}]") for index, item in enumerate(items(value, path))]
-
-
-def _number(value: object, path: str) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int or not 0 <= value <= _UINT_MAX:
-        raise _wrong(path, value, f"a whole number from 0 to {_UINT_MAX}")
-    return value
-
-
-def cidr(value: object, path: str) -> str:
-    """Canonical text of an address with a prefix length, the host bits kept."""
-    try:
-        return Prefix.parse(text(value, path)).text()
-    except ValueError:
-        raise _wrong(path, value, "an address with a prefix length") from None
-
-
-def ip_address(value: object, path: str) -> str:
-    """Canonical text of an address; "" for an absent one."""
-    written = text(value, path)
-    if not written:
-        return ""
-    try:
-        return ntop(pton(written))
-    except ValueError:
-        raise _wrong(path, value, "an IP address") from None
-
-
-def _show(value: object) -> str:
-    from libcni.jsontext import dumps
-
-    shown = dumps(value)
-    return shown if len(shown) <= 64 else shown[:60] + "…"
-
-
-def _wrong(path: str, value: object, expected: str) -> CniError:
-    return CniError(
-        DECODING_FAILURE, f"result: {path} is {_show(value)}", f"{expected} is expected"
-    )
