@@ -8,10 +8,31 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 from typing import Any
 
 from tests.rig import isolation, snapshot
 from tests.rig.snapshot import Snapshot
+
+
+def ping(address: str, timeout: int, *prefix: str) -> None:
+    """Reach `address` within `timeout` seconds or raise AssertionError; `prefix` runs ping.
+
+    More than one try, as duplicate address detection may still hold an IPv6 address back.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        done = subprocess.run(
+            [*prefix, "ping", "-n", "-c1", "-W1", address],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"ping {address}: {done.stdout}{done.stderr}")
+        time.sleep(0.1)
 
 
 class Netns:
@@ -52,9 +73,9 @@ class Netns:
         """The namespace's state (no files)."""
         return isolation.within(self.path, lambda: snapshot.take(files=False))
 
-    def ping(self, address: str, timeout: int = 2) -> None:
+    def ping(self, address: str, timeout: int = 4) -> None:
         """Reach `address` from inside within `timeout` seconds, or fail the test."""
-        self.run("ping", "-n", "-c1", f"-W{timeout}", address)
+        ping(address, timeout, "nsenter", f"--net={self.path}")
 
     def link_names(self) -> set[str]:
         """The names of the interfaces inside."""
@@ -103,6 +124,7 @@ class Host:
         isolation.fresh_network()
         self._namespaces: list[Netns] = []
         self._kept: list[str] = []
+        self._kept_files: list[str] = []
 
     def netns(self, name: str | None = None) -> Netns:
         """A new container namespace; removed after the test."""
@@ -124,32 +146,40 @@ class Host:
         """The names of the host's interfaces."""
         return {link["ifname"] for link in self.ip("link", "show")}
 
-    def ping(self, address: str, timeout: int = 2) -> None:
+    def ping(self, address: str, timeout: int = 4) -> None:
         """Reach `address` from the host within `timeout` seconds, or fail the test."""
-        isolation.command("ping", "-n", "-c1", f"-W{timeout}", address)
+        ping(address, timeout)
 
     def snapshot(self) -> Snapshot:
         """The host's state now: network and files."""
         return snapshot.take()
 
     def keep(self, *interfaces: str) -> None:
-        """Interfaces (bridges) that may outlive the test's DELs: `assert_clean` skips them."""
+        """Interfaces (bridges) that may outlive the test's DELs: the assertions skip them."""
         self._kept += interfaces
+
+    def keep_files(self, *prefixes: str) -> None:
+        """Paths that others than plugins write to (a runtime's own state)."""
+        self._kept_files += prefixes
+
+    def _is_kept(self, section: str, line: str, names: tuple[str, ...]) -> bool:
+        if section == "file":
+            return line.startswith(tuple(self._kept_files))
+        return any(_names(line, name) for name in (*self._kept, *names))
 
     def assert_unchanged(self, before: Snapshot, *keep: str) -> None:
         """Nothing at all differs from `before`, except the interfaces named in `keep`."""
         changes = before.difference(
-            self.snapshot(), lambda _, line: any(_names(line, name) for name in keep)
+            self.snapshot(), lambda section, line: self._is_kept(section, line, keep)
         )
         assert not changes, "changed:\n" + "\n".join(changes)
 
     def assert_clean(self, before: Snapshot, *keep: str) -> None:
         """Like `assert_unchanged`, but for what plugins document to leave after the last DEL."""
-        kept = [*self._kept, *keep]
         changes = before.difference(
             self.snapshot(),
             lambda section, line: (
-                is_documented(section, line) or any(_names(line, name) for name in kept)
+                is_documented(section, line) or self._is_kept(section, line, keep)
             ),
         )
         assert not changes, "left behind:\n" + "\n".join(changes)

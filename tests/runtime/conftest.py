@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for tests with real runtimes, which are never skipped: unable to run is a failure."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.rig.containerd import Containerd
+from tests.rig.host import Host
+
+StartContainerd = Callable[[Mapping[str, Any]], Containerd]
+
+
+@pytest.fixture(params=["ours", "go"])
+def plugin_dir(
+    request: pytest.FixtureRequest, bin_dir: pathlib.Path, go_bin_dir: pathlib.Path
+) -> pathlib.Path:
+    """Our plugins; and Go's, which shows that a failure is ours and not the rig's."""
+    return bin_dir if request.param == "ours" else go_bin_dir
+
+
+@pytest.fixture
+def start_containerd(
+    host: Host, plugin_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> Iterator[StartContainerd]:
+    """start_containerd(network configuration list) -> Containerd, ended after the test."""
+    assert os.geteuid() == 0, "tests with a real runtime need root"
+    started: list[Containerd] = []
+
+    def start(network: Mapping[str, Any]) -> Containerd:
+        made = Containerd(tmp_path / f"containerd{len(started)}", plugin_dir, network)
+        started.append(made)
+        return made
+
+    yield start
+    for daemon in started:
+        daemon.close()
