@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running plugins: find on CNI_PATH, execute, delegate."""
