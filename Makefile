@@ -9,7 +9,7 @@ CNI_BIN_DIR ?= /opt/cni/bin
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-APT := python3-venv libpython3.11 binutils iproute2 iptables nftables conntrack ethtool procps \
+APT := python3-venv libpython3.11-dev gcc libc6-dev zlib1g-dev libexpat1-dev binutils iproute2 iptables nftables conntrack ethtool procps \
   iputils-ping busybox-static containerd runc containernetworking-plugins
 
 export PYTHONPATH := $(CURDIR)$(foreach p,$(wildcard plugins/*),:$(CURDIR)/$(p))

@@ -109,11 +109,20 @@ def is_gone(error: CniError) -> bool:
     return "is not a network namespace" in error.msg
 
 
-def _libc_setns() -> Any:
-    """setns(2) from the C library that is loaded anyway.
+def _find_setns() -> Any:
+    """setns(2): the launcher's when frozen, Python's own from 3.12 on, else the C library's.
 
-    `ctypes` costs 1.4 ms more than the `_ctypes` under it; Python has os.setns from 3.12 on.
+    `ctypes` costs 1.4 ms more than the `_ctypes` under it.
     """
+    try:
+        from _adder import setns as ours
+
+        return ours
+    except ImportError:
+        pass
+    builtin = getattr(posix, "setns", None)
+    if builtin is not None:
+        return builtin
     import _ctypes
 
     class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
@@ -137,7 +146,7 @@ def _libc_setns() -> Any:
 
 def enter(namespace: Namespace) -> None:
     """Move this thread into the namespace; it stays there. Raises CniError 102."""
-    setns = getattr(posix, "setns", None) or _libc_setns()
+    setns = _find_setns()
     try:
         setns(namespace.fd, _CLONE_NEWNET)
     except OSError as error:

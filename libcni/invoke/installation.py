@@ -12,8 +12,8 @@ import posix
 
 from libcni import boot
 
-#: The end of a frozen executable holds its archive's table of contents, with the build's hash.
-_TAIL = 4096
+#: The build appends its name, which holds the fingerprint of all sources, to the executable.
+_TAIL = 64
 
 
 def is_ours(path: str) -> bool:

@@ -28,23 +28,25 @@ def main() -> int:
     if (target / contents).is_dir() and "--force" not in sys.argv:
         print(f"build/bin is up to date ({contents})")
         return 0
-    environment = dict(os.environ, ADDER_CONTENTS=contents, PYTHONHASHSEED="0")
+    environment = dict(os.environ, PYTHONHASHSEED="0")
     environment.setdefault("SOURCE_DATE_EPOCH", "1700000000")
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=WARN"]
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level=ERROR"]
     command += [f"--distpath={build}/dist", f"--workpath={build}/work", str(root / "build.spec")]
     subprocess.run(command, check=True, env=environment, cwd=root)
     staging = build / "bin.new"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    frozen = build / "dist/frozen"
-    shutil.move(frozen / contents, staging / contents)
-    first: pathlib.Path | None = None
-    for name in [*hot.plugin_types(root), *TOOLS]:
-        if first is None:
-            first = staging / name
-            shutil.move(frozen / NAME, first)
-        else:
-            (staging / name).hardlink_to(first)
+    shared = staging / contents
+    shutil.move(build / "dist/frozen/contents", shared)
+    names = [*hot.plugin_types(root), *TOOLS]
+    first = staging / names[0]
+    hot.write_modules(root, build / "work", shared)
+    hot.link_launcher(root, build / "work", first)
+    # By these last bytes a plugin recognises a copy of itself (libcni.invoke.installation).
+    with first.open("ab") as file:
+        file.write(contents.encode())
+    for name in names[1:]:
+        (staging / name).hardlink_to(first)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
     print(f"built {', '.join(sorted(p.name for p in target.iterdir()))}")

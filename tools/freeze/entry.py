@@ -1,73 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one program behind every executable: picks plugin or tool by the name it was called by.
 
-This script runs in the barest interpreter that PyInstaller's bootloader can start: no importer
-of PyInstaller, no standard library. Our own modules come from one marshalled file through the
-finder below (0.02 ms a module instead of 0.15 from single files); everything else is put on the
-import path by `boot` only when a cold path asks for it.
+This module runs in the core phase of the interpreter: there are built-in and frozen modules (ours
+are frozen into the executable), and C extensions through the finder below; no files, no codecs
+but UTF-8, no sys.stdout. `boot` brings the rest when a cold path asks for it.
 """
 
-import marshal
 import posix
 import sys
 
-_CONTENTS = sys._MEIPASS
+import _adder
+import _imp
+
+_CONTENTS = _adder.contents
 _Spec = type(sys.__spec__)
 
 
-class _Modules:
-    """Finder and loader in one, over {name: (is package, marshalled code)} and C extensions."""
+class _Extensions:
+    """Finder and loader of the C extensions that hot paths use, by a fixed table."""
 
-    def __init__(self, path):
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-        size = posix.fstat(fd).st_size
-        data = posix.read(fd, size)
-        posix.close(fd)
-        self.modules, self.extensions = marshal.loads(data)
+    def __init__(self, files):
+        self.files = files
 
     def find_spec(self, name, path=None, target=None):
-        entry = self.modules.get(name)
-        if entry is not None:
-            spec = _Spec(name, self, origin=name, is_package=entry[0])
-            return spec
-        file = self.extensions.get(name)
-        if file is not None:
-            from _frozen_importlib_external import ExtensionFileLoader
-
-            place = f"{_CONTENTS}/{file}"
-            return _Spec(name, ExtensionFileLoader(name, place), origin=place)
-        return None
+        file = self.files.get(name)
+        if file is None:
+            return None
+        return _Spec(name, self, origin=f"{_CONTENTS}/{file}")
 
     def create_module(self, spec):
-        return None
+        return _imp.create_dynamic(spec)
 
     def exec_module(self, module):
-        exec(marshal.loads(self.modules[module.__name__][1]), module.__dict__)
+        _imp.exec_dynamic(module)
 
 
 def _boot():
-    """Install PyInstaller's importer over the bundled libraries, as its bootstrap would have."""
-    sys.path.insert(0, _CONTENTS + "/stdlib.zip")
-    sys.path_importer_cache.clear()
-    import encodings
-
-    encodings.__path__.append(_CONTENTS + "/stdlib.zip/encodings")
+    """Finish the interpreter, then install PyInstaller's importer over the bundled libraries."""
+    _adder.initialize()
+    sys.argv = _adder.argv
+    sys._MEIPASS = _CONTENTS
     sys._pyinstaller_pyz = _CONTENTS + "/libraries.pyz?0"
     import pyimod02_importers
 
     pyimod02_importers.install()
     sys.frozen = True
-    sys._stdlib_dir = _CONTENTS
+
+
+def _report(path):
+    """Write the names of the loaded modules, for the test that holds them to a list."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o644)
+    posix.write(fd, ("\n".join(sorted(sys.modules)) + "\n").encode())
+    posix.close(fd)
 
 
 def _main():
-    sys.meta_path.insert(0, _Modules(_CONTENTS + "/modules.bin"))
+    from adder_extensions import FILES
     from libcni import boot
 
+    sys.meta_path.append(_Extensions(FILES))
+    sys.argv = _adder.argv
     boot.configure(_boot, _CONTENTS + "/data", "/proc/self/exe")
     name = sys.argv[0].rpartition("/")[2]
     if name in boot.TOOLS:
-        _boot()
         return boot.run_tool(name)
     from libcni.skel.main import run
 
@@ -78,12 +73,5 @@ def _main():
     return status
 
 
-def _report(path):
-    """Write the names of the loaded modules, for the test that holds them to a list."""
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o644)
-    posix.write(fd, ("\n".join(sorted(sys.modules)) + "\n").encode())
-    posix.close(fd)
-
-
-# The interpreter's own tear-down and the bootloader's would cost 2 ms and free nothing.
+# The interpreter's own tear-down would cost a millisecond and free nothing.
 posix._exit(_main())
