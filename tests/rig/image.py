@@ -39,7 +39,7 @@ def _archive(files: dict[str, bytes | str]) -> bytes:
 def build(target: pathlib.Path, name: str = NAME) -> pathlib.Path:
     """Write an image called `name` to the file `target`, ready for `ctr images import`."""
     assert BUSYBOX.exists(), "apt-get install busybox-static"
-    tree: dict[str, bytes | str] = {d: b"" for d in ("bin/", "dev/", "etc/", "proc/", "sys/")}
+    tree: dict[str, bytes | str] = dict.fromkeys(("bin/", "dev/", "etc/", "proc/", "sys/"), b"")
     tree["bin/busybox"] = BUSYBOX.read_bytes()
     tree.update({f"bin/{applet}": "busybox" for applet in _APPLETS})
     layer = _archive(tree)

@@ -32,7 +32,6 @@ def network(
         "ipMasq": True,
         "hairpinMode": True,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}] for subnet in ranges]},
-        **more,
     }
     return {"cniVersion": version, "name": "pods", "plugins": [plugin]}
 
