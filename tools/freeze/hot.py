@@ -78,9 +78,9 @@ class _Strip(ast.NodeTransformer):
         arguments = node.args
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
             argument.annotation = None
-        for argument in (arguments.vararg, arguments.kwarg):
-            if argument is not None:
-                argument.annotation = None
+        for variadic in (arguments.vararg, arguments.kwarg):
+            if variadic is not None:
+                variadic.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
