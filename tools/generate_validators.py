@@ -103,6 +103,7 @@ class Compiler:
         self.imports: set[str] = set()
         #: Name of each generated object to its text, in the order they have to be defined in.
         self.parts: dict[str, str] = {}
+        self._open: set[tuple[str, str]] = set()
         self._names: set[str] = set()
         self._by_tests: dict[tuple[str, ...], str] = {}
         self._by_reference: dict[tuple[str, str], str] = {}
@@ -110,6 +111,7 @@ class Compiler:
     def compile(self, path: str) -> str:
         """The text of the validator of the schema file `path`."""
         schema = self.files.load(path)
+        self._open.add((path, ""))
         name = self._check(schema, path, "document")
         keys = self._keys(schema, path) or {}
         imports = ", ".join(sorted(self.imports))
@@ -133,8 +135,12 @@ class Compiler:
             if extra:
                 raise Unsupported(f"{base}: {name}: {sorted(extra)} beside $ref mean nothing")
             file, pointer, target = self.files.follow(schema["$ref"], base)
+            if (file, pointer) in self._open:
+                raise Unsupported(f"{base}: {name}: {schema['$ref']} refers to itself")
             if (file, pointer) not in self._by_reference:
+                self._open.add((file, pointer))
                 found = self._check(target, file, pointer.rpartition("/")[2] or name)
+                self._open.remove((file, pointer))
                 self._by_reference[file, pointer] = found
             return self._by_reference[file, pointer]
         kind = schema.get("type")

@@ -70,6 +70,8 @@ def validator(name: str) -> Validator:
 
 def _retrieve(root: pathlib.Path, uri: str) -> referencing.Resource[Any]:
     document = json.loads((root / uri.removeprefix("file:///")).read_text(encoding="utf-8"))
+    # jsonschema would leave our class for the stock one at a schema that names its draft.
+    document.pop("$schema", None)
     return referencing.jsonschema.DRAFT7.create_resource(document)
 
 

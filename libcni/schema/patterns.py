@@ -56,8 +56,8 @@ INTERFACE_NAME = "^(?!\\.{1,2}$)[^/:\\u0000- \\u007f]{1,15}$"
 OPTIONAL_INTERFACE_NAME = "^(?!\\.{1,2}$)[^/:\\u0000- \\u007f]{0,15}$"
 IDENTIFIER = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PLUGIN_TYPE = "^[^/\\\\]+$"
-#: X, X.Y or X.Y.Z, as Go's libcni reads a version; "" is 0.1.0.
-VERSION = "^(?:|[0-9]+(?:\\.[0-9]+){0,2})$"
+#: X, X.Y or X.Y.Z, as libcni.version reads it; "" is 0.1.0.
+VERSION = "^(?:|[0-9]{1,9}(?:\\.[0-9]{1,9}){0,2})$"
 
 #: The pattern's text in a schema → the predicate that a generated validator calls instead.
 PREDICATES: dict[str, Callable[[object], bool]] = {
