@@ -61,13 +61,9 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
         raise CniError(DECODING_FAILURE, f"{what} is empty", "a JSON object was expected")
     try:
         value, stop = _scan(text, start)
-    except ImportError:
-        # The C scanner reports through json.decoder, which a bare plugin cannot import yet.
-        from libcni.boot import full_boot
-
-        full_boot()
-        return _explain(text, what)
-    except (ValueError, StopIteration, RecursionError):
+    except (ValueError, StopIteration, RecursionError, ImportError, SystemError):
+        # The scanner reports through json.decoder, which a bare plugin cannot import; in the
+        # core phase of the interpreter it then fails without an exception of its own.
         return _explain(text, what)
     while stop < end and text[stop] in _WHITESPACE:
         stop += 1
@@ -80,6 +76,9 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
 
 def _explain(text: str, what: str) -> Any:
     """Say where `text` is wrong, with the standard library's wording."""
+    from libcni.boot import full_boot
+
+    full_boot()
     import json
 
     try:

@@ -41,6 +41,9 @@ def _boot():
     sys.argv = _adder.argv
     sys._MEIPASS = _CONTENTS
     sys._pyinstaller_pyz = _CONTENTS + "/libraries.pyz?0"
+    sys._stdlib_dir = _CONTENTS
+    # It asks every frozen module for its spec; this one was started without any.
+    sys.modules.pop("adder_entry", None)
     import pyimod02_importers
 
     pyimod02_importers.install()
