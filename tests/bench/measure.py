@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One execution measured: wall time, CPU and peak memory, with little in between.
+
+posix_spawn and wait4 around pipes, like a runtime does it: the time ends when the process has
+ended *and* its stdout is closed, so a child that kept the pipe would count. Creating namespaces,
+encoding configurations and checking answers happen outside the measured time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.rig.image import BUSYBOX
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """wall: seconds; cpu: seconds of user and system time, reaped children included."""
+
+    wall: float
+    cpu: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One plugin execution to make: the file, its environment and its stdin."""
+
+    program: pathlib.Path
+    environment: Mapping[str, str]
+    stdin: bytes
+
+
+class Running:
+    """A started call."""
+
+    def __init__(self, call: Call) -> None:
+        program = str(call.program)
+        self.call = call
+        source, feed = os.pipe()
+        self.output, sink = os.pipe()
+        # Less than a pipe holds, so this cannot block.
+        assert len(call.stdin) < 60_000
+        os.write(feed, call.stdin)
+        os.close(feed)
+        actions = [(os.POSIX_SPAWN_DUP2, source, 0), (os.POSIX_SPAWN_DUP2, sink, 1)]
+        self.started = time.perf_counter()
+        self.pid = os.posix_spawn(program, [program], dict(call.environment), file_actions=actions)
+        os.close(source)
+        os.close(sink)
+
+    def wait(self) -> tuple[Sample, bytes]:
+        """Wait for the end; what was measured, and stdout. Raises RuntimeError on failure."""
+        parts = []
+        while part := os.read(self.output, 65536):
+            parts.append(part)
+        _, status, usage = os.wait4(self.pid, 0)
+        wall = time.perf_counter() - self.started
+        os.close(self.output)
+        output = b"".join(parts)
+        if status:
+            verb = self.call.environment.get("CNI_COMMAND")
+            raise RuntimeError(
+                f"{self.call.program} {verb}: exit {os.waitstatus_to_exitcode(status)}: "
+                f"{output.decode(errors='replace')}"
+            )
+        return Sample(wall, usage.ru_utime + usage.ru_stime), output
+
+
+def once(call: Call) -> tuple[Sample, Any]:
+    """Run one call; its sample and the decoded answer (None if it had none)."""
+    sample, output = Running(call).wait()
+    return sample, json.loads(output) if output.strip() else None
+
+
+def at_once(calls: Sequence[Call]) -> tuple[Sample, list[Any]]:
+    """Start all calls together: wall time until the last has ended, CPU of them all."""
+    started = time.perf_counter()
+    running = [Running(call) for call in calls]
+    ended = [one.wait() for one in running]
+    wall = time.perf_counter() - started
+    answers = [json.loads(output) if output.strip() else None for _, output in ended]
+    return Sample(wall, sum(sample.cpu for sample, _ in ended)), answers
+
+
+def peak_memory(call: Call) -> int:
+    """Peak resident memory of one execution in kB (the largest of the process and its children).
+
+    The kernel counts the memory of whoever executes the program, up to that moment, as the
+    program's own, so a small program has to start it and not this one: busybox, 1 MB.
+    """
+    words = [str(BUSYBOX), "time", "-f", "peak=%M", str(call.program)]
+    done = subprocess.run(
+        words, input=call.stdin, env=dict(call.environment), capture_output=True, check=False
+    )
+    lines = [line for line in done.stderr.decode().splitlines() if line.startswith("peak=")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"{' '.join(words)}: {done.stdout!r} {done.stderr!r}")
+    return int(lines[-1][5:]) // _busybox_unit()
+
+
+def _busybox_unit() -> int:
+    """1, or the page size in kB for the busybox versions that take the kernel's kB for pages."""
+    global _unit
+    if not _unit:
+        program = "import sys; x = bytearray(1 << 26)"
+        words = [str(BUSYBOX), "time", "-f", "%M", sys.executable, "-ISc", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        _unit = os.sysconf("SC_PAGESIZE") // 1024 if int(done.stderr) > 3 * (1 << 16) else 1
+    return _unit
+
+
+_unit = 0
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; 0 of nothing."""
+    return statistics.median(values) if values else 0.0
+
+
+def percentile90(values: Sequence[float]) -> float:
+    """The 90th percentile, nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * 9 // 10) - 1)] if ordered else 0.0
