@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADD: bridge, veth pair, addresses, routes, masquerade.
+
+The order keeps system calls few and mistakes cheap: the pair comes before IPAM, since "the
+interface exists already" must not cost a live attachment its address; whatever fails runs the
+undo stack, on which every step has put its inverse first.
+"""
+
+from __future__ import annotations
+
+from errno import ENODEV
+
+from cni_bridge.config import load
+from cni_bridge.container import configure
+from cni_bridge.device import Changes, ensure_bridge
+from cni_bridge.port import create_port, wait_up
+from libcni.interrupt import checkpoint
+from libcni.netlink.link import Link, get_link
+from libcni.netlink.socket import Socket
+from libcni.types.errors import TRY_AGAIN_LATER, CniError
+from libcni.types.result import DNS, Interface, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_bridge.config import Config
+    from cni_bridge.port import Port
+    from libcni.inet import Prefix
+    from libcni.skel.request import Request
+
+#: Times to start over when a failing ADD of another container removes the bridge it had made.
+_TRIES = 5
+
+
+def add(request: Request) -> Result:
+    """Attach the container. Leaves everything as it was when it fails (CniError)."""
+    config = load(request)
+    sock = Socket()
+    changes = Changes(sock, config.bridge)
+    request.undo.push(changes.revert)
+    bridge, port = _attach(sock, request, config, changes)
+    gateway: Link | None = None
+    if config.spoof_check:
+        from cni_bridge import spoofcheck
+
+        request.undo.push(spoofcheck.remove, request.attachment)
+        spoofcheck.ensure(request.attachment, port.link.name, port.container_mac)
+    result: Result | None = None
+    if config.ipam:
+        result, gateways = _addresses(request, config)
+        if gateways:
+            from cni_bridge.gateway import ensure_gateways
+
+            gateway = bridge
+            if config.vlan:
+                from cni_bridge.vlan_gateway import ensure_vlan_gateway
+
+                gateway = ensure_vlan_gateway(sock, config, bridge, request.undo)
+            ensure_gateways(sock, gateway, gateways, config.force_address, changes)
+        if config.masquerade:
+            from libcni import ipmasq
+
+            addresses = [ip.address for ip in result.ips]
+            request.undo.push(ipmasq.remove, request.attachment, addresses)
+            ipmasq.ensure(request.attachment, addresses, config.masquerade_backend)
+    checkpoint()
+    configure(request.netns(), request.ifname, port.container_index, result, config)
+    return _report(sock, request, config, bridge, port, gateway, result or Result())
+
+
+def _attach(sock: Socket, request: Request, config: Config, changes: Changes) -> tuple[Link, Port]:
+    """The bridge, and the container's port on it."""
+    name = request.attachment.host_veth_names()[0]
+    for _ in range(_TRIES):
+        replies = sock.batch([get_link(config.bridge), get_link(name)])
+        found, taken = [Link(reply.items[0]) if reply.check(ENODEV) else None for reply in replies]
+        bridge = ensure_bridge(sock, config, found, changes)
+        port = create_port(sock, request, config, bridge, taken)
+        if port is not None:
+            return bridge, port
+    raise CniError(
+        TRY_AGAIN_LATER, f"bridge {config.bridge} was removed {_TRIES} times while in use"
+    )
+
+
+def _addresses(request: Request, config: Config) -> tuple[Result, list[Prefix]]:
+    """The result of IPAM, completed, and the addresses that the host needs as gateway."""
+    from cni_bridge.addressing import complete
+    from libcni.invoke.delegate import delegate_add
+
+    result = delegate_add(request, config.ipam)
+    return result, complete(result, config)
+
+
+def _report(
+    sock: Socket,
+    request: Request,
+    config: Config,
+    bridge: Link,
+    port: Port,
+    gateway: Link | None,
+    result: Result,
+) -> Result:
+    """Wait until the port forwards, and say what there is now."""
+    messages = [get_link(index=bridge.index), get_link(index=port.link.index)]
+    stale = 0
+    if config.ipam:
+        from cni_bridge.neighbours import forget
+
+        # The host may remember the last owner of a recycled address for minutes.
+        on = gateway or bridge
+        forgotten = [forget(on.index, ip.address) for ip in result.ips]
+        messages = forgotten + messages
+        stale = len(forgotten)
+    replies = sock.batch(messages)[stale:]
+    for reply in replies:
+        reply.check()
+    bridge, link = Link(replies[0].items[0]), Link(replies[1].items[0])
+    if config.container_interface:
+        link = wait_up(sock, link)
+    result.interfaces = [
+        Interface(bridge.name, bridge.mac, bridge.mtu),
+        Interface(link.name, link.mac, link.mtu),
+        Interface(request.ifname, port.container_mac, link.mtu, request.netns_path),
+    ]
+    if gateway is not None and gateway.index != bridge.index:
+        result.interfaces.append(Interface(gateway.name, gateway.mac, gateway.mtu))
+    if config.dns:
+        result.dns = DNS.from_json(config.dns)
+    return result

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container's end: its sysctls, addresses and routes, inside its namespace."""
+
+from __future__ import annotations
+
+import posix
+from errno import EEXIST
+
+from libcni import sysctl
+from libcni.inet import Prefix, pton
+from libcni.netlink.addr import new_address
+from libcni.netlink.link import set_link
+from libcni.netlink.route import APPEND, RT_TABLE_MAIN, new_route
+from libcni.netlink.socket import Socket
+from libcni.netns import Namespace, enter
+from libcni.types.errors import KERNEL, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_bridge.config import Config
+    from libcni.netlink.codec import Message
+    from libcni.types.result import Result
+
+#: Seconds that duplicate address detection may take, as with Go, and between looks at it.
+_DAD_TIMEOUT, _DAD_PAUSE = 5.0, 0.02
+
+
+class Inside:
+    """`with Inside(namespace):` - this thread is in the namespace, and afterwards back."""
+
+    __slots__ = ("_namespace", "_outside")
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        fd = posix.open("/proc/thread-self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+        self._outside = Namespace("the plugin's own", fd, (0, 0))
+
+    def __enter__(self) -> None:
+        try:
+            enter(self._namespace)
+        except BaseException:
+            self._outside.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        enter(self._outside)
+        self._outside.close()
+
+
+def configure(
+    namespace: Namespace, ifname: str, index: int, result: Result | None, config: Config
+) -> None:
+    """Set the container's interface up, with the addresses and routes of `result` if given.
+
+    Needs no undoing: all of it vanishes with the interface. Raises CniError 102.
+    """
+    with Inside(namespace):
+        sock = Socket()
+        if result is not None:
+            _set_sysctls(ifname, config, any(":" in ip.address for ip in result.ips))
+    messages: list[Message] = []
+    routes = 0
+    if result is not None:
+        for ip in result.ips:
+            messages.append(new_address(index, Prefix.parse(ip.address), nodad=not config.dad))
+        routes = len(result.routes)
+    if config.container_interface:
+        messages.append(set_link(index=index, up=True))
+    if routes and result is not None:
+        messages += route_messages(result, index)
+    if messages:
+        replies = sock.batch(messages)
+        first_route = len(messages) - routes
+        for position, reply in enumerate(replies):
+            if position < first_route:
+                reply.check()
+            else:
+                reply.check(EEXIST)  # IPAM named a route twice
+    if config.dad and result is not None:
+        _await_addresses(sock, ifname, index)
+    sock.close()
+
+
+def route_messages(result: Result, index: int) -> list[Message]:
+    """A request for each route of the result, in its order."""
+    from cni_bridge.addressing import next_hop
+
+    messages = []
+    for route in result.routes:
+        gateway = next_hop(route, result)
+        message = new_route(
+            Prefix.parse(route.dst).network(),
+            index,
+            pton(gateway) if gateway else b"",
+            mtu=route.mtu,
+            advmss=route.advmss,
+            priority=route.priority,
+            table=route.table or RT_TABLE_MAIN,
+            scope=route.scope,
+            mode=APPEND,
+        )
+        message.doing = f"failed to add route '{route.dst} via {gateway or 'no gateway'}'"
+        messages.append(message)
+    return messages
+
+
+def _set_sysctls(ifname: str, config: Config, version6: bool) -> None:
+    """Before the interface is up, so that they hold from the first frame on."""
+    if config.dad:
+        sysctl.try_write(f"ipv6/conf/{ifname}/enhanced_dad", "1")
+        sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "1")
+    else:
+        # Our addresses are unique, IPAM sees to that; detection would keep them unusable for
+        # a second, and fails with hairpin mode.
+        sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "0")
+    # Neighbours that knew an earlier owner of the address learn the new one at once.
+    sysctl.try_write(f"ipv4/conf/{ifname}/arp_notify", "1")
+    if version6:
+        for name in ("lo", ifname):
+            try:
+                off = sysctl.read(f"ipv6/conf/{name}/disable_ipv6") != "0"
+            except OSError:
+                continue
+            if off:
+                sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "0")
+        sysctl.try_write(f"ipv6/conf/{ifname}/ndisc_notify", "1")
+        sysctl.write(f"ipv6/conf/{ifname}/keep_addr_on_down", "1")
+
+
+def _await_addresses(sock: Socket, ifname: str, index: int) -> None:
+    """Wait for duplicate address detection. Raises CniError 102 if it fails or does not end."""
+    from _socket import AF_INET6
+    from time import monotonic, sleep
+
+    from libcni.interrupt import waiting
+    from libcni.netlink.addr import dump_addresses
+
+    until = monotonic() + _DAD_TIMEOUT
+    while True:
+        pending = ""
+        for address in dump_addresses(sock, index, AF_INET6):
+            if address.is_duplicate:
+                raise CniError(
+                    KERNEL,
+                    f"IPv6 address {address.prefix.text()} of {ifname} is in use elsewhere",
+                    "duplicate address detection (enabledad) found another owner",
+                )
+            if address.is_tentative:
+                pending = address.prefix.text()
+        if not pending:
+            return
+        if monotonic() > until:
+            raise CniError(KERNEL, f"IPv6 address {pending} of {ifname} is still tentative")
+        with waiting():
+            sleep(_DAD_PAUSE)

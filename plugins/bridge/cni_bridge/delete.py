@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DEL: every trace of the attachment goes, whatever of it is still there.
+
+Everything is found by the attachment's identity, so neither the namespace nor prevResult is
+needed. A step that fails does not keep the others from being tried; the first error is reported.
+"""
+
+from __future__ import annotations
+
+from cni_bridge.config import lenient
+from cni_bridge.removal import start_removal
+from libcni.types.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from libcni.skel.request import Request
+
+
+class Attempts:
+    """Steps that are all to be tried. `report` raises the first failure, if there was one."""
+
+    __slots__ = ("_failures",)
+
+    def __init__(self) -> None:
+        self._failures: list[CniError] = []
+
+    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
+        """What the step returns, or None when it fails."""
+        try:
+            return step(*args)
+        except CniError as error:
+            self._failures.append(error)
+            return None
+
+    def report(self) -> None:
+        """Raise the first failure; the others are in its details."""
+        if self._failures:
+            first, *others = self._failures
+            if others:
+                also = "; ".join(f"also: {other.msg}" for other in others)
+                first.details = f"{first.details}; {also}" if first.details else also
+            raise first
+
+
+def delete(request: Request) -> None:
+    """Detach the container. Idempotent. Raises the first CniError after trying everything."""
+    config = lenient(request.config)
+    attempts = Attempts()
+    # First, as the wait that ends in closing their sockets then passes together with the
+    # links' own; until then the sockets stay open.
+    pending = []
+    if config.masquerade:
+        from libcni import ipmasq
+
+        addresses = _addresses(request.config.get("prevResult"))
+        pending.append(attempts.attempt(ipmasq.remove, request.attachment, addresses))
+    if config.spoof_check:
+        from cni_bridge import spoofcheck
+
+        pending.append(attempts.attempt(spoofcheck.remove, request.attachment))
+    held = [handle.fileno() for handle in pending if handle is not None]
+    removal = attempts.attempt(start_removal, request, config.bridge, held)
+    if config.ipam:
+        from libcni.invoke.delegate import delegate_delete
+
+        attempts.attempt(delegate_delete, request, config.ipam)
+    if removal is not None:
+        attempts.attempt(removal.finish)
+    attempts.report()
+
+
+def _addresses(result: Any) -> list[str] | None:
+    """The addresses in a prevResult, just to save a search: None at the least doubt."""
+    from libcni.inet import Prefix
+
+    try:
+        addresses = [ip["address"] for ip in result["ips"]]
+        for address in addresses:
+            Prefix.parse(address)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+    return addresses

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GC: remove what belongs to attachments of this network that do not exist any more."""
+
+from __future__ import annotations
+
+from errno import ENODEV
+
+from cni_bridge.config import lenient
+from cni_bridge.delete import Attempts
+from libcni.attachment import Attachment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+
+
+def gc(request: Request) -> None:
+    """Remove stray host ends, masquerade and spoof-check state, and let IPAM do the same.
+
+    Idempotent. Raises CniError 7 without acting when the list of valid attachments is missing;
+    otherwise tries everything and raises the first CniError.
+    """
+    valid = request.valid_attachments()
+    config = lenient(request.config)
+    attempts = Attempts()
+    attempts.attempt(_remove_ports, request.network, config.bridge, valid)
+    from cni_bridge import spoofcheck
+    from libcni import ipmasq
+
+    attempts.attempt(ipmasq.gc, request.network, valid)
+    attempts.attempt(spoofcheck.gc, request.network, valid)
+    if config.ipam:
+        from libcni.invoke.delegate import delegate_gc
+
+        attempts.attempt(delegate_gc, request, config.ipam)
+    attempts.report()
+
+
+def _remove_ports(network: str, bridge: str, valid: set[tuple[str, str]]) -> None:
+    """Delete the bridge's ports that bear this network's alias and belong to nobody valid."""
+    from libcni.netlink.link import delete_link, dump_links, find_link
+    from libcni.netlink.socket import Socket
+
+    sock = Socket()
+    master = find_link(sock, bridge)
+    if master is None:
+        return
+    keep = {Attachment(network, container_id, ifname).alias for container_id, ifname in valid}
+    stray = [
+        delete_link(index=link.index)
+        for link in dump_links(sock, master=master.index)
+        if link.kind == "veth"
+        and link.alias.startswith(f"cni:{network}:")
+        and link.alias not in keep
+    ]
+    for reply in sock.batch(stray):
+        reply.check(ENODEV)

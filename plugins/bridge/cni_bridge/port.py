@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's end of the veth pair, a port of the bridge.
+
+Its name is derived from the attachment and its alias is the attachment, so it is found again
+from nothing else: after a killed ADD, by DEL without a namespace, by GC.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, ENODEV, EXFULL
+
+from cni_bridge.device import random_mac
+from libcni import sysctl
+from libcni.netlink.link import (
+    OPERSTATE_UP,
+    OPERSTATES,
+    Link,
+    delete_link,
+    find_link,
+    get_link,
+    new_veth,
+    set_link,
+)
+from libcni.types.errors import CONFLICT, EXHAUSTED, KERNEL, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_bridge.config import Config
+    from libcni.netlink.socket import Socket
+    from libcni.skel.request import Request
+
+#: Seconds between looks at a port that is not up yet; 3 s in all, as with Go but soon at first.
+_LOOKS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 1, 1)
+
+
+class Port:
+    """The host's end (`link`) and the container's end: its MAC address and index in there."""
+
+    __slots__ = ("container_index", "container_mac", "link")
+
+    def __init__(self, link: Link, container_mac: str) -> None:
+        self.link = link
+        self.container_mac = container_mac
+        self.container_index = link.peer
+
+
+def create_port(
+    sock: Socket, request: Request, config: Config, bridge: Link, found: Link | None
+) -> Port | None:
+    """Make the pair, the host's end on the bridge and up, the container's end down.
+
+    found: the link that has the first of the attachment's names, as read before. Returns None
+    when the bridge has vanished meanwhile. On the undo stack goes the removal of the pair.
+    Raises CniError 101 when the container has an interface of that name already, 100 when the
+    bridge is full or every name is taken by strangers, 102.
+    """
+    attachment = request.attachment
+    for position, name in enumerate(attachment.host_veth_names()):
+        if position:
+            found = find_link(sock, name)
+        if found is not None:
+            if found.alias != attachment.alias:
+                continue
+            _remove_leftover(sock, request, found)
+        host_mac, container_mac = random_mac(), config.mac or random_mac()
+        request.undo.push(remove_port, sock, name, host_mac)
+        # That the name was free is known; else the second message would mark somebody else's.
+        replies = sock.batch(
+            [
+                new_veth(
+                    name,
+                    attachment.ifname,
+                    peer_netns=request.netns().fd,
+                    peer_mac=container_mac,
+                    mac=host_mac,
+                    mtu=config.mtu,
+                    master=bridge.index,
+                ),
+                set_link(
+                    name,
+                    alias=attachment.alias,
+                    hairpin=config.hairpin or None,
+                    isolated=config.isolated or None,
+                ),
+                get_link(name),
+            ]
+        )
+        error = replies[0].error
+        if error == EXFULL:
+            raise CniError(
+                EXHAUSTED,
+                f"bridge {bridge.name} has no room for another port",
+                "Linux allows 1023 ports on a bridge",
+            )
+        if error == EEXIST and find_link(sock, name) is None:
+            raise _taken(request)
+        if error == EEXIST:
+            continue
+        if error and find_link(sock, index=bridge.index) is None:
+            return None
+        for reply in replies:
+            reply.check()
+        # Nothing arrives before the container's end is up.
+        sysctl.try_write(f"ipv6/conf/{name}/accept_ra", "0")
+        port = Port(Link(replies[2].items[0]), container_mac)
+        if config.filters_vlans:
+            from cni_bridge.vlans import set_vlans
+
+            set_vlans(sock, port.link, config, bridge)
+        return port
+    names = ", ".join(attachment.host_veth_names())
+    raise CniError(EXHAUSTED, f"no free name for the host interface: {names} are all taken")
+
+
+def _taken(request: Request) -> CniError:
+    return CniError(
+        CONFLICT,
+        f'container veth name ("{request.ifname}") already exists in {request.netns_path}',
+        "run DEL for this container and interface first, or use another CNI_IFNAME",
+    )
+
+
+def _remove_leftover(sock: Socket, request: Request, found: Link) -> None:
+    """Remove what a killed ADD of this attachment left, unless it is in use.
+
+    A container end that is where it belongs may carry traffic: an ADD without a DEL before is an
+    error of the runtime's, and must not change anything.
+    """
+    from cni_bridge.container import Inside
+    from libcni.netlink.socket import Socket as InsideSocket
+
+    with Inside(request.netns()):
+        inside = InsideSocket()
+    taken = find_link(inside, request.ifname)
+    inside.close()
+    if taken is not None:
+        raise _taken(request)
+    sock.batch([delete_link(index=found.index)])[0].check(ENODEV)
+
+
+def remove_port(sock: Socket, name: str, mac: str) -> None:
+    """Remove the pair whose host end has this name and MAC address. Idempotent."""
+    link = find_link(sock, name)
+    if link is not None and link.mac == mac:
+        sock.batch([delete_link(index=link.index)])[0].check(ENODEV)
+
+
+def find_ports(sock: Socket, names: tuple[str, ...], alias: str) -> list[Link]:
+    """The host ends of the attachment: those of its names that bear its alias."""
+    links = []
+    for reply in sock.batch([get_link(name) for name in names]):
+        if reply.check(ENODEV):
+            link = Link(reply.items[0])
+            if link.alias == alias:
+                links.append(link)
+    return links
+
+
+def wait_up(sock: Socket, link: Link) -> Link:
+    """Wait until the port forwards (operational state up); the kernel says so a moment later.
+
+    Raises CniError 102 after 3 s, CniError 11 when interrupted.
+    """
+    if link.operstate == OPERSTATE_UP:
+        return link
+    from time import sleep
+
+    from libcni.interrupt import waiting
+
+    index = link.index
+    for pause in _LOOKS:
+        with waiting():
+            sleep(pause)
+        seen = find_link(sock, index=index)
+        if seen is None:
+            raise CniError(KERNEL, f"host interface {link.name} was removed while in use")
+        link = seen
+        if link.operstate == OPERSTATE_UP:
+            return link
+    state = OPERSTATES[link.operstate].lower()
+    raise CniError(KERNEL, f"bridge port in error state: {state}", f"port {link.name}")

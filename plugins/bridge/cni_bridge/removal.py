@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing the veth pair without waiting for the kernel to have freed it.
+
+Deleting a link blocks for an RCU grace period, about 15 ms, though nobody can see it any more
+after the first of them. So a child asks for the deletion and sits the wait out, while the plugin
+releases the address, and returns when the kernel announces that the link is gone. CNI_SYNC_DEL=1
+in the environment switches this off.
+"""
+
+from __future__ import annotations
+
+import posix
+from errno import ENODEV
+
+from cni_bridge.port import find_ports
+from libcni.netlink.link import delete_link, find_link, wait_deleted, watch_links
+from libcni.netlink.socket import NetlinkError, Socket
+from libcni.types.errors import TRY_AGAIN_LATER, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.netlink.link import Link
+    from libcni.skel.request import Request
+
+#: Seconds the kernel may take to unlist a link.
+_TIMEOUT = 20.0
+#: The plugin holds a handful of descriptors, and inherits few.
+_DESCRIPTORS = 4096
+
+
+class Removal:
+    """A deletion under way: `finish` returns when the link is out of view."""
+
+    __slots__ = ("_link", "_pipe", "_watch")
+
+    def __init__(self, link: Link, watch: Socket, pipe: int) -> None:
+        self._link = link
+        self._watch = watch
+        self._pipe = pipe
+
+    def finish(self) -> None:
+        """Wait for the kernel's announcement. Raises the child's NetlinkError, CniError 11."""
+        gone = wait_deleted(self._watch, self._link.index, _TIMEOUT, self._pipe)
+        if gone:
+            return
+        answer = posix.read(self._pipe, 4) if _readable(self._pipe) else b""
+        if len(answer) < 4:
+            raise CniError(
+                TRY_AGAIN_LATER, f"link {self._link.name} was not deleted in {_TIMEOUT:g} s"
+            )
+        number = int.from_bytes(answer, "little")
+        if number not in (0, ENODEV):
+            raise NetlinkError(f"delete link {self._link.name}", number)
+
+
+def _readable(fd: int) -> bool:
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | None:
+    """Begin to delete the attachment's links; None when nothing is left to wait for.
+
+    held: descriptors that the child keeps open, as closing them has to wait as well. Raises
+    CniError when the namespace is not one (see `open_netns`), or the kernel refuses.
+    """
+    sock = Socket()
+    watch: Socket | None = None
+    attachment = request.attachment
+    links = find_ports(sock, attachment.host_veth_names(), attachment.alias)
+    if not links:
+        # Made by the Go plugins, or gone.
+        namespace = request.netns_or_none()
+        if namespace is None:
+            links = _known_to_prev_result(sock, request, bridge)
+        else:
+            from cni_bridge.container import Inside
+
+            with Inside(namespace):
+                sock, watch = Socket(), watch_links()
+            inside = find_link(sock, request.ifname)
+            links = [] if inside is None else [inside]
+    if not links:
+        return None
+    if posix.environ.get(b"CNI_SYNC_DEL", b"") in (b"1", b"true"):
+        for reply in sock.batch([delete_link(index=link.index) for link in links]):
+            reply.check(ENODEV)
+        return None
+    if watch is None:
+        watch = watch_links()
+    return _detach(sock, watch, links, held)
+
+
+def _detach(sock: Socket, watch: Socket, links: list[Link], held: list[int]) -> Removal:
+    """Let a child delete the links; the last of them is the one to wait for."""
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    if posix.fork() == 0:
+        try:
+            posix.setsid()
+            # Above all the runtime's pipes, whose end it waits for.
+            _keep_only([sock.fileno(), writer, *held])
+            number = 0
+            for reply in sock.batch([delete_link(index=link.index) for link in links]):
+                if reply.error and reply.error != ENODEV:
+                    number = reply.error
+            posix.write(writer, number.to_bytes(4, "little"))
+        finally:
+            posix._exit(0)
+    posix.close(writer)
+    return Removal(links[-1], watch, reader)
+
+
+def _keep_only(descriptors: list[int]) -> None:
+    low = 0
+    for fd in sorted(fd for fd in descriptors if fd >= 0):
+        posix.closerange(low, fd)
+        low = fd + 1
+    posix.closerange(low, _DESCRIPTORS)
+
+
+def _known_to_prev_result(sock: Socket, request: Request, bridge: str) -> list[Link]:
+    """The host end that the Go plugins made, whose random name only prevResult knows.
+
+    A name may have gone to somebody else since: it must be a port of our bridge with the MAC
+    address of then, and bear no other attachment's alias.
+    """
+    try:
+        result = request.prev_result()
+    except CniError:
+        return []  # a damaged one must not keep DEL from succeeding
+    master = find_link(sock, bridge)
+    if result is None or master is None:
+        return []
+    for interface in result.interfaces:
+        if interface.sandbox or not interface.mac or interface.name in ("", bridge):
+            continue
+        link = find_link(sock, interface.name)
+        if (
+            link is not None
+            and link.kind == "veth"
+            and link.master == master.index
+            and link.mac == interface.mac.lower()
+            and not link.alias
+        ):
+            return [link]
+    return []

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VLANs of a bridge port: which frames it takes in, and which go out untagged."""
+
+from __future__ import annotations
+
+from _struct import unpack_from
+from errno import ENOENT
+
+from cni_bridge.config import DEFAULT_VLAN, PVID, UNTAGGED
+from libcni.netlink.codec import CHANGE, NLM_F_REQUEST, Message, Reader
+from libcni.netlink.tables.link import LINK
+from libcni.netlink.tables.vlan import VLAN, VLAN_ATTRIBUTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_bridge.config import Config
+    from libcni.netlink.link import Link
+    from libcni.netlink.socket import Socket
+
+_AF_BRIDGE = 7
+# linux/rtnetlink.h
+_RTM_DELLINK = 17
+_RTM_SETLINK = 19
+_RTM_GETVLAN = 114
+
+_READER = Reader(
+    "BRIDGE_VLANDB_ENTRY_INFO", "BRIDGE_VLANDB_ENTRY_RANGE", repeated=("BRIDGE_VLANDB_ENTRY",)
+)
+
+
+def set_vlans(sock: Socket, port: Link, config: Config, bridge: Link) -> None:
+    """Put the port into the VLANs of the configuration, and out of the bridge's default one.
+
+    Idempotent; vanishes with the port. Raises CniError 102.
+    """
+    _set(sock, port, config.vlans(), config, bridge)
+
+
+def set_access_vlan(sock: Socket, port: Link, config: Config, bridge: Link) -> None:
+    """Put the port into the container's untagged VLAN alone. Idempotent. Raises CniError 102."""
+    _set(sock, port, {config.vlan: PVID | UNTAGGED}, config, bridge)
+
+
+def _set(sock: Socket, port: Link, wanted: dict[int, int], config: Config, bridge: Link) -> None:
+    default = bridge.info.get("IFLA_BR_VLAN_DEFAULT_PVID", DEFAULT_VLAN)
+    messages = []
+    if default and default not in wanted and not config.keep_default_vlan:
+        messages.append(_change(_RTM_DELLINK, port, {default: 0}))
+    messages.append(_change(_RTM_SETLINK, port, wanted))
+    for reply in sock.batch(messages):
+        reply.check(ENOENT)
+
+
+def _change(kind: int, port: Link, vlans: dict[int, int]) -> Message:
+    listed = ",".join(str(vlan) for vlan in vlans)
+    return Message(
+        kind,
+        CHANGE,
+        f"set VLANs {listed} of port {port.name}",
+        LINK,
+        (_AF_BRIDGE, 0, port.index, 0, 0),
+        {
+            "IFLA_AF_SPEC": {
+                "IFLA_BRIDGE_VLAN_INFO": [(flags, vlan) for vlan, flags in vlans.items()]
+            }
+        },
+    )
+
+
+def read_vlans(sock: Socket, port: Link) -> dict[int, int]:
+    """The VLANs that the port is in, with their PVID and UNTAGGED flags. Raises NetlinkError."""
+    request = Message(
+        _RTM_GETVLAN,
+        NLM_F_REQUEST,
+        f"list VLANs of port {port.name}",
+        VLAN,
+        (_AF_BRIDGE, port.index),
+        {},
+    )
+    found: dict[int, int] = {}
+    for body in sock.dump(request):
+        if unpack_from("=i", body, 4)[0] != port.index:
+            continue
+        entries = _READER.read(VLAN_ATTRIBUTES, body, 8).get("BRIDGE_VLANDB_ENTRY", [])
+        for entry in entries:
+            flags, first = entry["BRIDGE_VLANDB_ENTRY_INFO"]
+            last = entry.get("BRIDGE_VLANDB_ENTRY_RANGE", first)
+            for vlan in range(first, last + 1):
+                found[vlan] = flags & (PVID | UNTAGGED)
+    return found
