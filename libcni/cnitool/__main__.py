@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnitool's command line: arguments in, exit status out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from libcni.about import NAME, VERSION
+from libcni.cnitool.completion import SHELLS, script
+from libcni.cnitool.hints import report
+from libcni.types.errors import CniError
+from libcni.version import SUPPORTED
+
+_EPILOG = """environment:
+  CNI_PATH     directories with plugins, parted by colons (default /opt/cni/bin)
+  NETCONFPATH  directory with network configurations (default /etc/cni/net.d)
+  CNI_IFNAME   interface in the container (default eth0), as --ifname
+  CNI_ARGS     arguments for plugins: KEY=VALUE;KEY=VALUE
+  CAP_ARGS     capability arguments: a JSON object
+"""
+
+#: Verbs of the protocol: what each does, whether it needs the namespace.
+_VERBS = {
+    "add": ("attach the namespace to the network; prints the result", True),
+    "check": ("check that the attachment is as it was made", True),
+    "del": ("detach the namespace from the network", True),
+    "gc": ("remove every attachment to the network", False),
+    "status": ("ask whether the network can take attachments", False),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage exits 1, as Go's tool does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"Error: {message}\nHint: {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser(
+        prog="cnitool",
+        description="Run CNI plugins on a network namespace as a container runtime would.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shared = _Parser(add_help=False)
+    for target, default in ((top, None), (shared, argparse.SUPPRESS)):
+        target.add_argument(
+            "-i", "--ifname", default=default, help="interface name (default $CNI_IFNAME or eth0)"
+        )
+        target.add_argument(
+            "--cache-dir",
+            default=default,
+            metavar="DIR",
+            help="where results are remembered (default /var/lib/cni)",
+        )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for verb, (text, needs_netns) in _VERBS.items():
+        sub = verbs.add_parser(verb, help=text, description=text.capitalize(), parents=[shared])
+        sub.add_argument("network", help="name of the network")
+        sub.add_argument(
+            "netns",
+            nargs=None if needs_netns else "?",
+            default="",
+            help="path of the namespace, such as /run/netns/NAME",
+        )
+    text = "check configuration files against the schemas"
+    sub = verbs.add_parser("validate", help=text, description=text.capitalize(), parents=[shared])
+    sub.add_argument("paths", nargs="*", metavar="FILE", help="default: all of $NETCONFPATH")
+    sub.add_argument(
+        "--plugins", action="store_true", help="also ask every plugin for the versions it speaks"
+    )
+    text = "list networks and attachments"
+    sub = verbs.add_parser("list", help=text, description=text.capitalize(), parents=[shared])
+    sub.add_argument("-o", "--output", choices=("table", "json", "names"), default="table")
+    verbs.add_parser("version", help="print the version", parents=[shared])
+    text = "print a completion script for a shell"
+    sub = verbs.add_parser("completion", help=text, description=text.capitalize())
+    sub.add_argument("shell", choices=SHELLS)
+    verbs.add_parser("help", help="print this help")
+    return top
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; 0 on success, 1 on failure, 130 when interrupted."""
+    top = parser()
+    try:
+        options = top.parse_args(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    try:
+        status = _run(top, options)
+        sys.stdout.flush()
+        return status
+    except CniError as error:
+        report(error, options.verb, vars(options))
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; nothing more may be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    match options.verb:
+        case None:
+            top.print_help(sys.stderr)
+            return 1
+        case "help":
+            top.print_help()
+        case "version":
+            print(f"cnitool {VERSION} ({NAME})")
+            print(f"CNI protocol versions supported: {', '.join(SUPPORTED)}")
+        case "completion":
+            sys.stdout.write(script(options.shell, top))
+        case "validate":
+            from libcni.cnitool.validation import validate
+
+            return validate(options.paths, options.plugins)
+        case "list":
+            from libcni.cnitool.listing import show
+
+            show(options.output, options.cache_dir or "")
+        case _:
+            from libcni.cnitool.verbs import run
+
+            run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

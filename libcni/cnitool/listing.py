@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cnitool list`: networks that are configured, attachments that are cached."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from libcni import conf
+from libcni.cache import DEFAULT_DIRECTORY as CACHE_DIRECTORY
+from libcni.cache import Cache, NetworkAttachment
+from libcni.cnitool import settings
+from libcni.types.errors import CniError
+from libcni.types.result import Result
+
+
+def networks(directory: str) -> list[dict[str, Any]]:
+    """Every configuration file, in the order runtimes take them, the broken ones with `error`."""
+    found: list[dict[str, Any]] = []
+    for file in conf.conf_files(directory, [".conflist", ".conf", ".json"]):
+        entry: dict[str, Any] = {"file": str(file)}
+        try:
+            if file.suffix == ".conflist":
+                network = conf.network_conf_from_file(file)
+            else:
+                network = conf.conf_list_from_conf(conf.conf_from_file(file))
+            entry |= {
+                "name": network.name,
+                "cniVersion": network.cni_version or "0.1.0",
+                "plugins": [plugin.type for plugin in network.plugins],
+            }
+        except CniError as error:
+            entry["error"] = str(error).removeprefix(f"{file}: ")
+        found.append(entry)
+    return found
+
+
+def attachments(cache_dir: str) -> list[dict[str, Any]]:
+    """Every cached attachment with its addresses and whether its namespace is still there."""
+    cache = Cache(cache_dir or CACHE_DIRECTORY)
+    return [_attachment(a) for a in cache.attachments()]
+
+
+def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
+    try:
+        addresses = [ip.address for ip in Result.from_json(attachment.result, "").ips]
+    except CniError:
+        addresses = []
+    return {
+        "network": attachment.network,
+        "containerID": attachment.container_id,
+        "ifname": attachment.if_name,
+        "netns": attachment.netns,
+        "netnsExists": bool(attachment.netns) and os.path.exists(attachment.netns),
+        "addresses": addresses,
+    }
+
+
+def show(output: str, cache_dir: str) -> None:
+    """Print all of it as tables (plain where stdout is no terminal), JSON, or mere names."""
+    directory = settings.configuration_directory()
+    configured = networks(directory)
+    if output == "names":
+        for entry in configured:
+            if "name" in entry:
+                print(entry["name"])
+        return
+    attached = attachments(cache_dir)
+    if output == "json":
+        document = {"directory": directory, "networks": configured, "attachments": attached}
+        print(json.dumps(document, indent=4, ensure_ascii=False))
+        return
+    _table(
+        f"Networks in {directory}",
+        ("NAME", "VERSION", "PLUGINS", "FILE"),
+        [
+            (
+                entry.get("name", "-"),
+                entry.get("cniVersion", "-"),
+                ", ".join(entry.get("plugins", ())) or "unusable: see `cnitool validate`",
+                os.path.basename(entry["file"]),
+            )
+            for entry in configured
+        ],
+    )
+    print()
+    _table(
+        f"Attachments in {cache_dir or CACHE_DIRECTORY}",
+        ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "NAMESPACE"),
+        [
+            (
+                entry["network"],
+                entry["containerID"],
+                entry["ifname"],
+                " ".join(entry["addresses"]) or "-",
+                (entry["netns"] or "-") + ("" if entry["netnsExists"] else " (gone)"),
+            )
+            for entry in attached
+        ],
+    )
+
+
+def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not rows:
+        print(f"{title}: none")
+        return
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left")
+        for name in head:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console().print(table)
+        return
+    print(title)
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        cells = zip(row, widths, strict=True)
+        print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())

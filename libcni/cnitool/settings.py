@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cnitool takes from the environment, as Go's tool does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from libcni import conf
+from libcni.api import DEFAULT_PATH, CNIConfig, RuntimeConf
+from libcni.types.errors import INVALID_ENVIRONMENT, CniError
+
+
+def configuration_directory() -> str:
+    """$NETCONFPATH, or the place where runtimes look."""
+    return os.environ.get("NETCONFPATH") or conf.DEFAULT_DIRECTORY
+
+
+def plugin_path() -> list[str]:
+    """The directories of $CNI_PATH, or the place where runtimes look."""
+    return (os.environ.get("CNI_PATH") or ":".join(DEFAULT_PATH)).split(":")
+
+
+def cni(cache_dir: str) -> CNIConfig:
+    """The runtime API on these directories."""
+    return CNIConfig(plugin_path(), cache_dir)
+
+
+def container_id(netns: str) -> str:
+    """The container ID that stands for a namespace: made of its absolute path."""
+    return "cnitool-" + hashlib.sha512(os.path.abspath(netns).encode()).hexdigest()[:20]
+
+
+def runtime_conf(netns: str, ifname: str) -> RuntimeConf:
+    """The attachment that arguments and environment describe. Raises CniError 4."""
+    return RuntimeConf(
+        container_id(netns),
+        os.path.abspath(netns),
+        ifname or os.environ.get("CNI_IFNAME") or "eth0",
+        _arguments(os.environ.get("CNI_ARGS", "")),
+        _capability_arguments(os.environ.get("CAP_ARGS", "")),
+    )
+
+
+def _arguments(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for pair in text.split(";") if text else ():
+        key, _, value = pair.partition("=")
+        if not key or not value or "=" in value:
+            raise CniError(
+                INVALID_ENVIRONMENT, f"invalid CNI_ARGS pair {pair!r}", "KEY=VALUE is expected"
+            )
+        pairs.append((key, value))
+    return pairs
+
+
+def _capability_arguments(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CniError(
+            INVALID_ENVIRONMENT, f"CAP_ARGS is not valid JSON: {error}", f"it is {text[:200]!r}"
+        ) from None
+    if value is not None and not isinstance(value, dict):
+        raise CniError(INVALID_ENVIRONMENT, "CAP_ARGS is not a JSON object", f"it is {text!r}")
+    return value or {}

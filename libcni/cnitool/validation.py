@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cnitool validate`: configuration files against the schemas, with all that is wrong named."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from libcni import conf
+from libcni.api import request_config
+from libcni.cnitool import settings
+from libcni.jsontext import loads
+from libcni.schema import explain
+from libcni.schema.canonical import canonical
+from libcni.types.errors import IO_FAILURE, CniError
+
+
+def validate(paths: list[str], ask_plugins: bool) -> int:
+    """Check the files, by default all of $NETCONFPATH; 1 if any is wrong, else 0.
+
+    One line for each file that is right on stdout; for each fault file, path, value and
+    expectation on stderr. ask_plugins: execute VERSION of every plugin as well.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        directory = settings.configuration_directory()
+        files = conf.conf_files(directory, [".conflist", ".conf", ".json"])
+        if not files:
+            raise conf.NoConfigsFoundError(directory)
+    wrong = 0
+    names: dict[str, Path] = {}
+    for file in files:
+        faults, network = check_file(file)
+        if network is not None:
+            if network.name in names:
+                faults.append(f"name: {network.name!r} is taken by {names[network.name]}")
+            names.setdefault(network.name, file)
+            if ask_plugins and not faults:
+                faults = _ask(network)
+        for fault in faults:
+            print(f"{file}: {fault}", file=sys.stderr)
+        if not faults:
+            print(f"{file}: ok")
+        wrong += bool(faults)
+    return 1 if wrong else 0
+
+
+def check_file(file: Path) -> tuple[list[str], conf.NetworkConfigList | None]:
+    """The faults of one file, and its network if it could be read at all."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        return [str(CniError(IO_FAILURE, error.strerror or "cannot be read"))], None
+    try:
+        document = loads(data, "it")
+    except CniError as error:
+        return [str(error)], None
+    if not isinstance(document, dict):
+        return ["not a JSON object"], None
+    is_list = file.suffix == ".conflist" or "plugins" in document
+    faults = _explain("conflist" if is_list else "netconf", document)
+    try:
+        if is_list:
+            network = conf.network_conf_from_file(file)
+        else:
+            network = conf.conf_list_from_conf(conf.conf_from_file(file))
+    except CniError as error:
+        return faults or [str(error).removeprefix(f"{file}: ")], None
+    for index, plugin in enumerate(network.plugins):
+        place = f"plugins[{index}]." if is_list else ""
+        faults += [place + fault for fault in _check_plugin(network, plugin)]
+    return list(dict.fromkeys(faults)), network
+
+
+def _check_plugin(network: conf.NetworkConfigList, plugin: conf.PluginConfig) -> list[str]:
+    """Against the plugin's own schema, where it is one of ours; what it would get on stdin."""
+    try:
+        explain.schema_path(f"plugins/{plugin.type}/schema.json")
+    except FileNotFoundError:
+        return []
+    document = request_config(network.name, network.cni_version or "0.1.0", plugin)
+    try:
+        package = "cni_" + plugin.type.replace("-", "_")
+        document = canonical(document, import_module(f"{package}.validator").KEYS)
+    except ImportError:
+        pass  # keys in unusual case are then reported rather than understood
+    return _explain(plugin.type, document)
+
+
+def _explain(schema: str, document: dict[str, Any]) -> list[str]:
+    msg, details = explain.explain(schema, document)
+    if not msg:
+        return []
+    return [f"{msg}; {details}" if details else msg]
+
+
+def _ask(network: conf.NetworkConfigList) -> list[str]:
+    """Every plugin must be there and speak the network's version."""
+    faults = []
+    cni = settings.cni("")
+    for plugin in network.plugins:
+        try:
+            cni.validate_network_list(replace(network, plugins=(plugin,)))
+        except CniError as error:
+            faults.append(str(error))
+    return faults
