@@ -6,13 +6,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libcni.schema.canonical import canonical
 
 if TYPE_CHECKING:
     from libcni.schema.canonical import Keys
+
+#: A loaded machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 KEYS: Keys = {
     "name": None,
@@ -78,6 +81,7 @@ JSON = st.recursive(
 )
 
 
+@PATIENT
 @given(st.dictionaries(st.sampled_from(["mtu", "MTU", "runtimeconfig", "x"]), JSON))
 def test_idempotent(document: dict[str, Any]) -> None:
     once = canonical(document, KEYS)

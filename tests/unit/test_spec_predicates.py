@@ -9,13 +9,16 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from libcni.schema import patterns, predicates
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAIRS = sorted(patterns.PREDICATES.items(), key=lambda pair: pair[1].__name__)
+
+#: A loaded machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 #: Pieces of addresses, and what could be taken for them by a careless reader.
 PIECES = st.sampled_from(
@@ -43,6 +46,7 @@ TEXT = st.lists(PIECES, max_size=12).map("".join)
 def test_predicate_equals_pattern(pattern: str, predicate: Callable[[object], bool]) -> None:
     compiled = re.compile(pattern)
 
+    @PATIENT
     @given(st.one_of(TEXT, st.text(max_size=40), st.from_regex(compiled)))
     @example("10.1.2.3\n")
     @example("1:2:3:4:5:6:7::")
@@ -59,12 +63,14 @@ def test_predicate_equals_pattern(pattern: str, predicate: Callable[[object], bo
     check()
 
 
+@PATIENT
 @given(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.lists(st.text())))
 def test_predicates_refuse_what_is_no_string(value: object) -> None:
     for predicate in patterns.PREDICATES.values():
         assert not predicate(value)
 
 
+@PATIENT
 @given(st.ip_addresses(), st.integers(0, 128))
 def test_addresses_and_prefixes_are_recognised(address: object, length: int) -> None:
     text = str(address)
@@ -86,6 +92,7 @@ def test_schemas_use_known_patterns_only() -> None:
         assert '"pattern"' not in path.read_text(), f"{path}: patterns belong in definitions.json"
 
 
+@PATIENT
 @given(st.one_of(st.integers(), st.floats(), st.booleans(), st.text()))
 def test_integer_is_that_of_jsonschema(value: object) -> None:
     import jsonschema
