@@ -2,7 +2,7 @@
 """Keys as Go's encoding/json reads them.
 
 Go matches a key to a field without regard to case, and runtimes written in Go rely on it:
-containerd sends `HostPort` and `Subnet` (reference-systems §8.1). null leaves a field unset.
+containerd sends `HostPort` and `Subnet`. null leaves a field unset.
 """
 
 from __future__ import annotations
