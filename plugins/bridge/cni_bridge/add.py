@@ -11,14 +11,14 @@ from __future__ import annotations
 from errno import ENODEV
 
 from cni_bridge.config import load
-from cni_bridge.container import configure
+from cni_bridge.container import announce, configure
 from cni_bridge.device import Changes, ensure_bridge
 from cni_bridge.port import create_port, wait_up
 from libcni.interrupt import checkpoint
 from libcni.netlink.link import Link, get_link
 from libcni.netlink.socket import Socket
 from libcni.types.errors import TRY_AGAIN_LATER, CniError
-from libcni.types.result import DNS, Interface, Result
+from libcni.types.result import Interface, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,8 +63,13 @@ def add(request: Request) -> Result:
             request.undo.push(ipmasq.remove, request.attachment, addresses)
             ipmasq.ensure(request.attachment, addresses, config.masquerade_backend)
     checkpoint()
-    configure(request.netns(), request.ifname, port.container_index, result, config)
-    return _report(sock, request, config, bridge, port, gateway, result or Result())
+    index = port.container_index
+    inside = configure(request.netns(), request.ifname, index, result, config)
+    report = _report(sock, request, config, bridge, port, gateway, result or Result())
+    if result is not None:
+        announce(inside, index, port.container_mac)
+    inside.close()
+    return report
 
 
 def _attach(sock: Socket, request: Request, config: Config, changes: Changes) -> tuple[Link, Port]:
@@ -125,5 +130,7 @@ def _report(
     if gateway is not None and gateway.index != bridge.index:
         result.interfaces.append(Interface(gateway.name, gateway.mac, gateway.mtu))
     if config.dns:
-        result.dns = DNS.from_json(config.dns)
+        from libcni.types.parsing import parse_dns
+
+        result.dns = parse_dns(config.dns)
     return result

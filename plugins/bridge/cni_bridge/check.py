@@ -265,9 +265,7 @@ def _check_gateway(sock: Socket, config: Config, bridge: Link, ips: list[IPConfi
 
     link = bridge
     if config.vlan:
-        from cni_bridge.vlan_gateway import name_of
-
-        name = name_of(config)
+        name = config.vlan_gateway
         found = find_link(sock, name)
         if found is None or found.kind != "veth" or not found.is_up:
             raise differs(f"gateway {name} of VLAN {config.vlan}", "a veth that is up", found)

@@ -99,8 +99,19 @@ class Config:
         trunk = get("vlanTrunk")
         if trunk:
             self.trunk = trunk_vlans(trunk)
+        if self.vlan and self.is_gateway and len(self.vlan_gateway) > 15:
+            raise invalid(
+                f"the gateway of VLAN {self.vlan} would be named {self.vlan_gateway!r}, "
+                "which is too long",
+                "interface names have up to 15 characters; shorten `bridge`",
+            )
         if len(self.bridge) > 15 or "/" in self.bridge or self.bridge in (".", ".."):
             raise invalid(f"invalid bridge name {self.bridge!r}")
+
+    @property
+    def vlan_gateway(self) -> str:
+        """Name of the interface that is the gateway of the VLAN, as Go's: "cni0.100"."""
+        return f"{self.bridge}.{self.vlan}"
 
     @property
     def filters_vlans(self) -> bool:

@@ -49,10 +49,11 @@ class Inside:
 
 def configure(
     namespace: Namespace, ifname: str, index: int, result: Result | None, config: Config
-) -> None:
+) -> Socket:
     """Set the container's interface up, with the addresses and routes of `result` if given.
 
-    Needs no undoing: all of it vanishes with the interface. Raises CniError 102.
+    Needs no undoing: all of it vanishes with the interface. Returns a socket of the container's
+    namespace. Raises CniError 102.
     """
     with Inside(namespace):
         sock = Socket()
@@ -78,7 +79,17 @@ def configure(
                 reply.check(EEXIST)  # IPAM named a route twice
     if config.dad and result is not None:
         _await_addresses(sock, ifname, index)
-    sock.close()
+    return sock
+
+
+def announce(sock: Socket, index: int, mac: str) -> None:
+    """Tell the neighbours where the container's addresses are now.
+
+    The kernel announces (arp_notify, ndisc_notify) when the interface comes up, but the bridge
+    drops that, as its port does not forward yet; and again when a MAC address is set, even to
+    what it was.
+    """
+    sock.batch([set_link(index=index, mac=mac)])
 
 
 def route_messages(result: Result, index: int) -> list[Message]:
@@ -113,7 +124,7 @@ def _set_sysctls(ifname: str, config: Config, version6: bool) -> None:
         # Our addresses are unique, IPAM sees to that; detection would keep them unusable for
         # a second, and fails with hairpin mode.
         sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "0")
-    # Neighbours that knew an earlier owner of the address learn the new one at once.
+    # See `announce`.
     sysctl.try_write(f"ipv4/conf/{ifname}/arp_notify", "1")
     if version6:
         for name in ("lo", ifname):

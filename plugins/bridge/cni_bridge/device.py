@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import posix
-from errno import EEXIST
+from errno import EEXIST, EOPNOTSUPP
 
 from libcni import sysctl
 from libcni.netlink.link import find_link, new_bridge, set_link
-from libcni.types.errors import CONFLICT, TRY_AGAIN_LATER, CniError
+from libcni.types.errors import CONFLICT, KERNEL, TRY_AGAIN_LATER, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Changes:
         "created",
         "forwarding",
         "is_up",
+        "mac",
         "name",
         "promiscuous",
         "removed",
@@ -41,6 +42,8 @@ class Changes:
     def __init__(self, sock: Socket, name: str) -> None:
         self.sock = sock
         self.name = name
+        #: The bridge's MAC address before, which a port that comes and goes may change.
+        self.mac = ""
         #: The MAC address that proves a bridge of this name to be the one made here.
         self.created = ""
         self.is_up = False
@@ -60,7 +63,9 @@ class Changes:
         from libcni.netlink.link import delete_link, dump_links
 
         link = find_link(self.sock, self.name)
-        shared = link is not None and bool(dump_links(self.sock, master=link.index))
+        shared = link is not None and any(
+            port.kind == "veth" for port in dump_links(self.sock, master=link.index)
+        )
         if not shared or self.removed:
             self.sock.batch([delete_address(index, prefix) for index, prefix in self.added])
             self.sock.batch(
@@ -75,6 +80,8 @@ class Changes:
         if self.created == link.mac:
             self.sock.batch([delete_link(index=link.index)])
             return
+        if self.mac and self.mac != link.mac:
+            self.sock.batch([set_link(index=link.index, mac=self.mac)])
         if self.is_up:
             self.sock.batch([set_link(index=link.index, up=False)])
         if self.promiscuous:
@@ -99,12 +106,21 @@ def ensure_bridge(sock: Socket, config: Config, found: Link | None, changes: Cha
             vlan_filtering=config.filters_vlans,
             up=False,
         )
-        if not sock.batch([request])[0].check(EEXIST):
+        reply = sock.batch([request])[0]
+        if reply.error == EOPNOTSUPP and config.filters_vlans:
+            raise CniError(
+                KERNEL,
+                f"cannot create bridge {config.bridge}: this kernel has no VLAN filtering",
+                "vlan and vlanTrunk need CONFIG_BRIDGE_VLAN_FILTERING",
+            )
+        if not reply.check(EEXIST):
             changes.created = ""  # another first ADD was faster
         found = find_link(sock, config.bridge)
         if found is None:
             raise CniError(TRY_AGAIN_LATER, f"bridge {config.bridge} was removed while in use")
     verify_bridge(found)
+    if not changes.created:
+        changes.mac = found.mac
     promiscuous = config.promiscuous and not found.is_promiscuous
     if found.is_up and not promiscuous:
         return found

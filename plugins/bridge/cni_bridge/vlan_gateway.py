@@ -9,7 +9,6 @@ from __future__ import annotations
 from _sha512 import sha512
 from errno import EEXIST, ENODEV
 
-from cni_bridge.config import invalid
 from cni_bridge.device import random_mac
 from libcni import sysctl
 from libcni.netlink.link import delete_link, dump_links, find_link, get_link, new_veth, set_link
@@ -23,24 +22,13 @@ if TYPE_CHECKING:
     from libcni.skel.undo import Undo
 
 
-def name_of(config: Config) -> str:
-    """ "cni0.100". Raises CniError 7 when that is too long for an interface name."""
-    name = f"{config.bridge}.{config.vlan}"
-    if len(name) > 15:
-        raise invalid(
-            f"the gateway of VLAN {config.vlan} would be named {name!r}, which is too long",
-            "interface names have up to 15 characters; shorten `bridge`",
-        )
-    return name
-
-
 def ensure_vlan_gateway(sock: Socket, config: Config, bridge: Link, undo: Undo) -> Link:
     """The gateway's link, made and set up if need be. Idempotent.
 
     On the undo stack goes its removal, if it was made here and nobody else uses it by then.
     Raises CniError 101 when the name is that of another kind of link, 102.
     """
-    name = name_of(config)
+    name = config.vlan_gateway
     link = find_link(sock, name)
     if link is None:
         link = _create(sock, name, config, bridge, undo)
