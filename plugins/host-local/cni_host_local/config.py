@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of host-local, typed once at the edge.
+
+The document has passed the schema when ADD, CHECK and STATUS come here; what is checked below
+is what a schema cannot say, in Go's words where operators search for them. DEL and GC are not
+validated and need `directory_of` alone: ranges that have become invalid since ADD do not keep
+them from cleaning up.
+"""
+
+from __future__ import annotations
+
+from cni_host_local.ranges import RangeSet, invalid, number
+from libcni.inet import Prefix, ntop, pton
+from libcni.types.errors import INVALID_ENVIRONMENT, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cni_host_local.ranges import Span
+    from libcni.skel.request import Request
+    from libcni.types.result import Route
+
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+
+
+class Config:
+    """What to give out and where it is remembered.
+
+    directory: of this network's reservations. requested: packed addresses to take instead of
+    the next free ones, each once. resolv_conf: a path or "".
+    """
+
+    __slots__ = ("directory", "exclude", "range_sets", "requested", "resolv_conf", "routes")
+
+    def __init__(
+        self,
+        directory: str,
+        range_sets: list[RangeSet],
+        exclude: list[Prefix],
+        requested: list[bytes],
+        routes: list[dict[str, Any]],
+        resolv_conf: str,
+    ) -> None:
+        self.directory = directory
+        self.range_sets = range_sets
+        self.exclude = exclude
+        self.requested = requested
+        self.routes = routes
+        self.resolv_conf = resolv_conf
+
+    def gateways(self) -> set[bytes]:
+        """The gateways of all ranges, which are never given out."""
+        return {one.gateway for pool in self.range_sets for one in pool.ranges}
+
+    def result_routes(self) -> list[Route]:
+        """The routes for the result. Raises CniError 7 for one that is none."""
+        from libcni.types.result import Route
+
+        routes = []
+        for index, entry in enumerate(self.routes):
+            get = entry.get
+            try:
+                dst = Prefix.parse(entry["dst"]).text()
+                gw = get("gw")
+                routes.append(
+                    Route(
+                        dst,
+                        ntop(pton(gw)) if gw else "",
+                        get("mtu", 0),
+                        get("advmss", 0),
+                        get("priority", 0),
+                        get("table"),
+                        get("scope"),
+                    )
+                )
+            except (KeyError, ValueError) as error:
+                raise invalid(f"ipam.routes[{index}]: {error}") from None
+        return routes
+
+
+def directory_of(document: dict[str, Any], network: str) -> str:
+    """The directory of a network's reservations, from a document that may be in disorder."""
+    ipam = document.get("ipam")
+    data_dir = ipam.get("dataDir") if isinstance(ipam, dict) else None
+    if not isinstance(data_dir, str) or not data_dir:
+        data_dir = DEFAULT_DATA_DIR
+    return f"{data_dir.rstrip('/')}/{network}"
+
+
+def load(request: Request) -> Config:
+    """The configuration of an ADD, CHECK or STATUS.
+
+    Raises CniError 7 naming the key, or 4 when CNI_ARGS is wrong.
+    """
+    document = request.config
+    ipam = document.get("ipam")
+    if not ipam:
+        raise invalid("IPAM config missing 'ipam' key")
+    runtime = document.get("runtimeConfig") or {}
+    config = Config(
+        directory_of(document, request.network),
+        _range_sets(ipam, runtime, request.version),
+        _exclude(ipam),
+        _requested(request, runtime),
+        ipam.get("routes") or [],
+        ipam.get("resolvConf") or "",
+    )
+    _restrict(config)
+    return config
+
+
+def _range_sets(ipam: dict[str, Any], runtime: dict[str, Any], version: str) -> list[RangeSet]:
+    """Those of the runtime, then the old-style single range, then `ranges`."""
+    documents: list[list[dict[str, Any]]] = list(ipam.get("ranges") or ())
+    if ipam.get("subnet"):
+        documents.insert(0, [ipam])
+    documents[:0] = runtime.get("ipRanges") or ()
+    if not documents:
+        raise invalid(
+            "no IP ranges specified", "set ipam.ranges, ipam.subnet or runtimeConfig.ipRanges"
+        )
+    pools: list[RangeSet] = []
+    families = []
+    for index, entry in enumerate(documents):
+        try:
+            pool = RangeSet(entry)
+        except CniError as error:
+            raise invalid(f"invalid range set {index}: {error.msg}", error.details) from None
+        except (KeyError, ValueError) as error:
+            raise invalid(f"invalid range set {index}: {error}") from None
+        for other, earlier in enumerate(pools):
+            if earlier.overlaps(pool):
+                raise invalid(
+                    f"range set {other} overlaps with {index}", f"{earlier.text()}, {pool.text()}"
+                )
+        if version in ("0.1.0", "0.2.0") and pool.size in families:
+            raise invalid(
+                f"CNI version {version} does not support more than 1 address per family",
+                f"range set {index} is {pool.text()}",
+            )
+        families.append(pool.size)
+        pools.append(pool)
+    return pools
+
+
+def _exclude(ipam: dict[str, Any]) -> list[Prefix]:
+    """`exclude`: a single address is a prefix of its full length."""
+    found = []
+    for index, text in enumerate(ipam.get("exclude") or ()):
+        try:
+            if "/" in text:
+                found.append(Prefix.parse(text).network())
+            else:
+                packed = pton(text)
+                found.append(Prefix(packed, len(packed) * 8))
+        except ValueError as error:
+            raise invalid(f"ipam.exclude[{index}]: {error}") from None
+    return found
+
+
+def _requested(request: Request, runtime: dict[str, Any]) -> list[bytes]:
+    """CNI_ARGS IP, args.cni.ips and runtimeConfig.ips, accumulated as Go does, each once."""
+    found: dict[bytes, None] = {}
+    if request.args:
+        from libcni.types.args import load_args
+
+        text = load_args(request.args, ("IP",)).get("IP")
+        if text:
+            try:
+                found[_address(text)] = None
+            except ValueError as error:
+                raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: IP: {error}") from None
+    arguments = (request.config.get("args") or {}).get("cni") or {}
+    for key, document in (("args.cni.ips", arguments), ("runtimeConfig.ips", runtime)):
+        for index, text in enumerate(document.get("ips") or ()):
+            try:
+                found[_address(text)] = None
+            except ValueError as error:
+                raise invalid(f"{key}[{index}]: cannot understand ip: {error}") from None
+    return list(found)
+
+
+def _address(text: str) -> bytes:
+    """The address of "ip" or "ip/len"; the length is checked and ignored."""
+    return Prefix.parse(text).packed if "/" in text else pton(text)
+
+
+def _restrict(config: Config) -> None:
+    """Keep gateways and excluded addresses out of what the range sets give out."""
+    taboo: dict[int, list[Span]] = {4: [], 16: []}
+    for gateway in config.gateways():
+        taboo[len(gateway)].append((number(gateway), number(gateway)))
+    for prefix in config.exclude:
+        taboo[len(prefix.packed)].append((number(prefix.packed), number(prefix.broadcast())))
+    for pool in config.range_sets:
+        pool.restrict(taboo[pool.size])
