@@ -40,19 +40,43 @@ CONFLIST = {
     ],
 }
 
-DRAWING = """
-   ┌─ netns {left:<12}─────────┐         ┌─ netns {right:<12}────────┐
-   │  eth0  {left4:<22} │         │  eth0  {right4:<21} │
-   │        {left6:<22} │         │        {right6:<21} │
-   └────────────┬───────────────────┘         └────────────┬──────────────────┘
-                │ veth pair                                │ veth pair
-   ┌─ host ─────┴──────────────────────────────────────────┴──────────────────┐
-   │      {leftport:<16}                           {rightport:<16}              │
-   │            └──────────── bridge {bridge:<8} ────────────┘                      │
-   │                 {gateways:<56} │
-   │            masquerade to the outside: nftables, in process               │
-   └──────────────────────────────────────────────────────────────────────────┘
-"""
+WIDTH = 32
+
+
+def draw(bridge: str, gateways: str, containers: list[tuple[str, str, str, str]]) -> str:
+    """Two containers on a bridge; each is (name, IPv4, IPv6, host interface)."""
+
+    def row(left: str, right: str, edge: str = "│", gap: str = "    ") -> str:
+        return f"  {edge} {left:<{WIDTH - 2}}{edge}{gap}{edge} {right:<{WIDTH - 2}}{edge}"
+
+    def wide(text: str) -> str:
+        return f"  │ {text:<{2 * WIDTH + 3}}│"
+
+    (left, left4, left6, left_port), (right, right4, right6, right_port) = containers
+    line = "─" * (WIDTH - 1)
+    foot = "─" * 15 + "┬" + "─" * (WIDTH - 17)
+    wire = " " * 18 + "│ veth pair" + " " * (WIDTH - 6) + "│ veth pair"
+    top = "─" * 15 + "┴" + "─" * (WIDTH + 4) + "┴" + "─" * (WIDTH - 17)
+    # The wires come down in columns 14 and 51 of the host's box.
+    ports = f"{left_port:^29}{right_port:^45}"
+    joint = " " * 14 + "└" + f" bridge {bridge} ".center(WIDTH + 4, "─") + "┘"
+    return "\n".join(
+        [
+            f"  ┌{line}┐    ┌{line}┐",
+            row(f"netns {left}", f"netns {right}"),
+            row(f"  eth0 {left4}", f"  eth0 {right4}"),
+            row(f"       {left6}", f"       {right6}"),
+            f"  └{foot}┘    └{foot}┘",
+            wire,
+            f"  ┌{top}┐",
+            wide("host"),
+            wide(ports),
+            wide(joint),
+            wide(f"{gateways:^{2 * WIDTH + 1}}"),
+            wide("masquerade to the outside: nftables, in process".center(2 * WIDTH + 1)),
+            f"  └{'─' * (2 * WIDTH + 4)}┘",
+        ]
+    )
 
 
 def run(*command: str | pathlib.Path, **environment: str) -> str:
@@ -102,21 +126,13 @@ def demonstrate(scratch: pathlib.Path) -> None:
     print("\nWhat `cnitool add` answered for the second:\n")
     print(json.dumps(results["right"], indent=2))
     bridge = results["left"]["interfaces"][0]["name"]
+    containers = [
+        (name, *_addresses(result), result["interfaces"][1]["name"])
+        for name, result in results.items()
+    ]
+    gateways = ", ".join(ip["gateway"] for ip in results["left"]["ips"])
+    print(f"\n{draw(bridge, gateways, containers)}\n")
     left, right = _addresses(results["left"]), _addresses(results["right"])
-    print(
-        DRAWING.format(
-            left="left",
-            right="right",
-            left4=left[0],
-            left6=left[1],
-            right4=right[0],
-            right6=right[1],
-            leftport=results["left"]["interfaces"][1]["name"],
-            rightport=results["right"]["interfaces"][1]["name"],
-            bridge=bridge,
-            gateways=", ".join(ip["gateway"] for ip in results["left"]["ips"]),
-        )
-    )
     print("They reach each other, the host, and the host reaches them:")
     for address in right:
         ping("left", address.partition("/")[0])
