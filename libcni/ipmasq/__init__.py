@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masquerade: what containers send out of their network leaves with the host's address.
+
+Two backends: nftables in process (`nft`, the default where the kernel has it) and iptables, one
+`iptables-restore` per operation, with the chains that the Go plugins make (`ipt`). Addresses
+are text, "10.244.1.2/24": masqueraded is what the address sends to outside of that prefix.
+
+All of this acts on the network namespace that the thread is in, which must be the host's.
+"""
+
+from __future__ import annotations
+
+from libcni.attachment import Attachment
+from libcni.inet import Prefix
+from libcni.netlink.socket import NetlinkError, Socket
+from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
+
+#: The values of `ipMasqBackend`; "" lets us choose.
+BACKENDS = ("", "iptables", "nftables")
+#: Names the tables that iptables-legacy has in this network namespace, one per line.
+_LEGACY_TABLES = "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"
+
+
+class Pending:
+    """Work of the kernel that closing waits for: 8-16 ms after something has been deleted.
+
+    Leave it open in the process (or child) that is to sit out the wait, or `close` it when
+    nothing is left to do in the meantime. The end of the process closes it.
+    """
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket | None = None) -> None:
+        self._socket = socket
+
+    def fileno(self) -> int:
+        """The descriptor to hand on, or -1 if there is nothing to wait for."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def close(self) -> None:
+        """Wait. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _prefixes(addresses: list[str]) -> list[Prefix]:
+    return [Prefix.parse(address) for address in addresses]
+
+
+def _backend(name: str) -> str:
+    if name not in BACKENDS:
+        raise CniError(
+            INVALID_NETWORK_CONFIG,
+            f"unknown ipmasq backend {name!r}",
+            'ipMasqBackend is "nftables" or "iptables", or absent',
+        )
+    return name
+
+
+def ensure(attachment: Attachment, addresses: list[str], backend: str = "") -> Pending:
+    """Masquerade for these addresses. Idempotent; `remove` is the inverse.
+
+    backend: one of BACKENDS; "" is nftables, or iptables where the kernel has no nftables.
+    Raises CniError 7 for another one, 102 when the kernel or the tool refuses, 11 when others
+    hold it up.
+    """
+    _backend(backend)
+    prefixes = _prefixes(addresses)
+    if backend != "iptables":
+        from libcni.ipmasq import nft
+
+        try:
+            return Pending(nft.ensure(attachment, prefixes))
+        except NetlinkError:
+            if backend or default_backend() == "nftables":
+                raise
+    from libcni.ipmasq import ipt
+
+    ipt.ensure(attachment, prefixes)
+    return Pending()
+
+
+def remove(attachment: Attachment, addresses: list[str] | None = None) -> Pending:
+    """Remove what either backend, ours or the Go plugins', made for the attachment. Idempotent.
+
+    addresses: if known, saves a search. Forks only where iptables-legacy's nat table is in use
+    in this namespace. Raises CniError 11 or 102.
+    """
+    from libcni.ipmasq import nft
+
+    prefixes = _prefixes(addresses) if addresses else None
+    try:
+        pending = Pending(nft.remove(attachment, prefixes))
+    except NetlinkError:
+        if not nft.unusable():
+            raise
+        pending = Pending()
+    families = legacy_families()
+    if families:
+        from libcni.ipmasq import ipt
+
+        ipt.remove_legacy(attachment, prefixes, families)
+    return pending
+
+
+def legacy_families() -> list[int]:
+    """The IP versions (4, 6) for which iptables-legacy has a nat table here."""
+    from libcni.fs import read_file
+
+    families = []
+    for version, path in zip((4, 6), _LEGACY_TABLES, strict=True):
+        try:
+            if b"nat\n" in read_file(path):
+                families.append(version)
+        except OSError:
+            continue  # that kernel module is not loaded
+    return families
+
+
+def check(attachment: Attachment, addresses: list[str], backend: str = "") -> None:
+    """Raise CniError 103 naming what is missing of what `ensure` made.
+
+    What the Go plugins made is as good, in the backend that was asked for, or in any.
+    """
+    _backend(backend)
+    prefixes = _prefixes(addresses)
+    from libcni.ipmasq import nft
+
+    failures: list[CniError] = []
+    if backend != "iptables":
+        try:
+            nft.check(attachment, prefixes)
+            return
+        except CniError as error:
+            failures.append(error)
+        if not nft.unusable() and nft.is_masqueraded_by_go(attachment):
+            return
+    if backend != "nftables":
+        from libcni.ipmasq import ipt
+
+        try:
+            ipt.check(attachment, prefixes)
+            return
+        except CniError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def gc(network: str, valid: set[tuple[str, str]]) -> None:
+    """Remove what masquerades for attachments of the network that are not in `valid`.
+
+    valid: (container ID, ifname). Both backends, and what the Go plugins made, whose iptables
+    chains can be told apart by container only. Raises CniError 11 or 102.
+    """
+    from libcni.ipmasq import nft
+
+    if not nft.unusable():
+        nft.gc(network, valid)
+    families = legacy_families()
+    if families:
+        from libcni.ipmasq import ipt
+
+        ipt.gc_legacy(network, {container_id for container_id, _ in valid}, families)
+
+
+def default_backend() -> str:
+    """What an absent `ipMasqBackend` means here: "nftables" wherever it can be used."""
+    from libcni.ipmasq import nft
+
+    return "iptables" if nft.unusable() else "nftables"
+
+
+def unusable(backend: str = "") -> str:
+    """Why `ensure` with this backend would fail here, or "". For STATUS; changes nothing."""
+    _backend(backend)
+    from libcni.ipmasq import nft
+
+    reason = "" if backend == "iptables" else nft.unusable()
+    if backend == "iptables" or (reason and not backend):
+        from libcni.ipmasq import ipt
+
+        reason = ipt.unusable()
+    return reason

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables, chains and rules: messages to send, and rules that come back.
+
+Rules are recognised in the bytes that the kernel sends; they are taken apart only as far as
+their handle. Making a table or chain that exists already, as it is, succeeds.
+"""
+
+from __future__ import annotations
+
+from _struct import pack
+from errno import ENOENT
+
+from libcni.netlink.codec import (
+    CHANGE,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    Message,
+    Reader,
+    encode,
+)
+from libcni.netlink.socket import NetlinkError, Socket
+from libcni.netlink.tables.nft import CHAIN, LOOKUP, RULE, RULE_ATTRIBUTES, TABLE, VERDICT
+from libcni.nftables.transaction import NFTABLES, comment_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.nftables.expressions import Expression
+
+_NEW_TABLE = NFTABLES | 0
+_GET_TABLE = NFTABLES | 1
+_DELETE_TABLE = NFTABLES | 2
+_NEW_CHAIN = NFTABLES | 3
+_GET_CHAIN = NFTABLES | 4
+_DELETE_CHAIN = NFTABLES | 5
+_NEW_RULE = NFTABLES | 6
+_GET_RULE = NFTABLES | 7
+_DELETE_RULE = NFTABLES | 8
+
+_HANDLE = Reader("NFTA_RULE_HANDLE")
+
+
+class Table:
+    """A table by family (INET, IPV4, BRIDGE, IPV6) and name; what everything else is made in."""
+
+    __slots__ = ("family", "name")
+
+    def __init__(self, family: int, name: str) -> None:
+        self.family = family
+        self.name = name
+
+    @property
+    def header(self) -> tuple[int, int, int]:
+        """The nfgenmsg of messages about this table."""
+        return (self.family, 0, 0)
+
+    def create(self) -> Message:
+        """Make the table."""
+        return Message(
+            _NEW_TABLE,
+            CHANGE | NLM_F_CREATE,
+            f"nftables: make table {self.name}",
+            TABLE,
+            self.header,
+            {"NFTA_TABLE_NAME": self.name, "NFTA_TABLE_FLAGS": 0},
+        )
+
+    def get(self) -> Message:
+        """Ask whether the table exists (ENOENT)."""
+        return Message(
+            _GET_TABLE,
+            NLM_F_REQUEST,
+            f"nftables: look for table {self.name}",
+            TABLE,
+            self.header,
+            {"NFTA_TABLE_NAME": self.name},
+        )
+
+    def delete(self) -> Message:
+        """Delete the table with everything in it."""
+        return Message(
+            _DELETE_TABLE,
+            CHANGE,
+            f"nftables: delete table {self.name}",
+            TABLE,
+            self.header,
+            {"NFTA_TABLE_NAME": self.name},
+        )
+
+    def create_base_chain(self, name: str, type: str, hook: int, priority: int) -> Message:
+        """Make a chain that the kernel calls; its policy is accept.
+
+        type: "nat" or "filter". hook: enum nf_inet_hooks (bridge has the same numbers).
+        """
+        return Message(
+            _NEW_CHAIN,
+            CHANGE | NLM_F_CREATE,
+            f"nftables: make chain {name}",
+            CHAIN,
+            self.header,
+            {
+                "NFTA_CHAIN_TABLE": self.name,
+                "NFTA_CHAIN_NAME": name,
+                "NFTA_CHAIN_TYPE": type,
+                "NFTA_CHAIN_POLICY": 1,
+                "NFTA_CHAIN_HOOK": {"NFTA_HOOK_HOOKNUM": hook, "NFTA_HOOK_PRIORITY": priority},
+            },
+        )
+
+    def get_chain(self, name: str) -> Message:
+        """Ask whether the chain exists (ENOENT)."""
+        return self._chain(_GET_CHAIN, NLM_F_REQUEST, "look for", name)
+
+    def delete_chain(self, name: str) -> Message:
+        """Delete an empty chain. EBUSY while a rule jumps to it."""
+        return self._chain(_DELETE_CHAIN, CHANGE, "delete", name)
+
+    def _chain(self, type: int, flags: int, doing: str, name: str) -> Message:
+        return Message(
+            type,
+            flags,
+            f"nftables: {doing} chain {name}",
+            CHAIN,
+            self.header,
+            {"NFTA_CHAIN_TABLE": self.name, "NFTA_CHAIN_NAME": name},
+        )
+
+    def add_rule(
+        self, chain: str, expressions: list[Expression], comment: str, first: bool = False
+    ) -> Message:
+        """Make a rule, the chain's last or first one."""
+        return Message(
+            _NEW_RULE,
+            CHANGE | NLM_F_CREATE | (0 if first else NLM_F_APPEND),
+            f"nftables: add a rule to chain {chain} ({comment})",
+            RULE,
+            self.header,
+            {
+                "NFTA_RULE_TABLE": self.name,
+                "NFTA_RULE_CHAIN": chain,
+                "NFTA_RULE_EXPRESSIONS": expressions,
+                "NFTA_RULE_USERDATA": comment_of(comment),
+            },
+        )
+
+    def delete_rule(self, chain: str, rule: bytes) -> Message:
+        """Delete a rule, given as it came from `rules`."""
+        return self._delete_rules(
+            chain, _HANDLE.read(RULE_ATTRIBUTES, rule, 4)["NFTA_RULE_HANDLE"]
+        )
+
+    def flush_chain(self, chain: str) -> Message:
+        """Delete all rules of a chain."""
+        return self._delete_rules(chain, None)
+
+    def _delete_rules(self, chain: str, handle: int | None) -> Message:
+        return Message(
+            _DELETE_RULE,
+            CHANGE,
+            f"nftables: delete from chain {chain}",
+            RULE,
+            self.header,
+            {
+                "NFTA_RULE_TABLE": self.name,
+                "NFTA_RULE_CHAIN": chain,
+                "NFTA_RULE_HANDLE": handle,
+            },
+        )
+
+    def rules(self, sock: Socket, chain: str) -> list[bytes]:
+        """The rules of a chain, raw; none when the chain or its table does not exist."""
+        message = Message(
+            _GET_RULE,
+            NLM_F_REQUEST,
+            f"nftables: list chain {chain}",
+            RULE,
+            self.header,
+            {"NFTA_RULE_TABLE": self.name, "NFTA_RULE_CHAIN": chain},
+        )
+        try:
+            return sock.dump(message)
+        except NetlinkError as error:
+            if error.errno == ENOENT:
+                return []
+            raise
+
+
+def looks_up(rule: bytes, set_name: str) -> bool:
+    """True if a raw rule looks something up in the set."""
+    return encode(LOOKUP, {"NFTA_LOOKUP_SET": set_name}) in rule
+
+
+def jumps_to(rule: bytes, chain: str) -> bool:
+    """True if a raw rule jumps or goes to the chain."""
+    return encode(VERDICT, {"NFTA_VERDICT_CHAIN": chain}) in rule
+
+
+def compares_with(rule: bytes, data: bytes) -> bool:
+    """True if a raw rule compares something with exactly these bytes."""
+    return pack("=HH", len(data) + 4, 1) + data in rule
+
+
+def has_comment(rule: bytes, comment: str) -> bool:
+    """True if a raw rule or element has exactly this comment."""
+    return comment_of(comment) in rule
+
+
+def has_comment_prefix(rule: bytes, prefix: str) -> bool:
+    """True if a raw rule's comment begins so."""
+    text = prefix.encode()
+    at = rule.find(text)
+    # Before it: the type of the user data (0: a comment) and its length.
+    return at >= 2 and rule[at - 2] == 0
