@@ -41,26 +41,30 @@ interfaces = st.builds(
 # A gateway is of its destination's family.
 families = [(cidr4, ipv4), (cidr6, ipv6_text)]
 ips = st.one_of(
-    st.builds(
-        IPConfig,
-        address=cidr,
-        gateway=st.just("") | address,
-        interface=st.none() | st.integers(0, 3),
-    )
-    for cidr, address in families
+    [
+        st.builds(
+            IPConfig,
+            address=cidr,
+            gateway=st.just("") | address,
+            interface=st.none() | st.integers(0, 3),
+        )
+        for cidr, address in families
+    ]
 )
 routes = st.one_of(
-    st.builds(
-        Route,
-        dst=cidr,
-        gw=st.just("") | address,
-        mtu=st.just(0) | uints,
-        advmss=st.just(0) | uints,
-        priority=st.just(0) | uints,
-        table=st.none() | st.integers(0, 2**32 - 1),
-        scope=st.none() | st.integers(0, 255),
-    )
-    for cidr, address in families
+    [
+        st.builds(
+            Route,
+            dst=cidr,
+            gw=st.just("") | address,
+            mtu=st.just(0) | uints,
+            advmss=st.just(0) | uints,
+            priority=st.just(0) | uints,
+            table=st.none() | st.integers(0, 2**32 - 1),
+            scope=st.none() | st.integers(0, 255),
+        )
+        for cidr, address in families
+    ]
 )
 dns = st.builds(
     DNS,
