@@ -8,10 +8,10 @@ text, MTUs bytes. A request names its link by index, or by name where the index 
 from __future__ import annotations
 
 from _struct import unpack_from
-from errno import ENODEV
+from errno import ENOBUFS, ENODEV
 
 from libcni.netlink.codec import CHANGE, CREATE, NLM_F_REQUEST, Message, Reader
-from libcni.netlink.socket import Socket
+from libcni.netlink.socket import NetlinkError, Socket
 from libcni.netlink.tables.link import LINK, LINK_ATTRIBUTES
 
 TYPE_CHECKING = False
@@ -366,11 +366,11 @@ def watch_links() -> Socket:
 
 
 def wait_deleted(watch: Socket, index: int, seconds: float, other: int = -1) -> bool:
-    """Wait until the link is gone from view: True. False when `seconds` are up.
+    """Wait until the link is gone from view: True. False when `seconds` are up, or `other` ended.
 
     watch: made by `watch_links` before the deletion was asked for. other: a descriptor that ends
     the wait too when it becomes readable or hangs up, with False (the pipe of a child that
-    deletes).
+    deletes). Raises NetlinkError.
     """
     import select
     import time
@@ -380,15 +380,12 @@ def wait_deleted(watch: Socket, index: int, seconds: float, other: int = -1) -> 
     if other >= 0:
         poll.register(other, select.POLLIN)
     until = time.monotonic() + seconds
-    # A lost event (ENOBUFS) must not be waited for: the caller looks for itself.
     while (left := until - time.monotonic()) > 0:
         ready = poll.poll(left * 1000)
-        if not ready:
-            break
         if any(fd == watch.fileno() for fd, _ in ready):
             if is_deleted(watch, index):
                 return True
-        else:
+        elif ready:
             return False
     return False
 
@@ -397,8 +394,15 @@ def is_deleted(watch: Socket, index: int) -> bool:
     """Read one datagram of events: True when it says that the link is deleted.
 
     A deletion from a bridge's ports is an event of the same type with the family AF_BRIDGE.
+    When events were lost it looks for the link. Raises NetlinkError.
     """
-    for kind, _, _, body in watch.receive():
+    try:
+        events = watch.receive()
+    except NetlinkError as error:
+        if error.errno != ENOBUFS:
+            raise
+        return find_link(watch, index=index) is None
+    for kind, _, _, body in events:
         if kind == RTM_DELLINK and body[0] == 0 and unpack_from("=i", body, 4)[0] == index:
             return True
     return False

@@ -94,7 +94,8 @@ class Socket:
             raise NetlinkError("open a netlink socket", error.errno or 0) from error
         self._handle = handle
         self._protocol = protocol
-        self._sequence = 0
+        # Events carry the sequence number of whoever caused them: keep away from those.
+        self._sequence = 1 << 30 if groups else 0
         for option, value in (
             (_NETLINK_EXT_ACK, 1),
             (_NETLINK_CAP_ACK, 1),
@@ -139,6 +140,9 @@ class Socket:
         the replies (see `Reply.check`). Raises NetlinkError when the answers were lost (ENOBUFS)
         and CniError 11 when none came in time; what was done is then unknown.
         """
+        if len(messages) <= _AT_ONCE or self._protocol == NETLINK_NETFILTER:
+            # An nfnetlink transaction is whole or none.
+            return self._exchange(messages)
         replies = []
         for start in range(0, len(messages), _AT_ONCE):
             replies += self._exchange(messages[start : start + _AT_ONCE])
