@@ -91,16 +91,17 @@ class Runner:
         path: str | os.PathLike[str] | None = None,
         bin_dir: pathlib.Path | None = None,
         timeout: float = 60,
-        **variables: str | None,
+        variables: Mapping[str, str | None] | None = None,
+        **more: str | None,
     ) -> Reply:
         """Run one plugin once.
 
         config: the document for stdin, or its bytes. path: CNI_PATH, the plugin's own directory
-        when not given. variables: further environment (CNI_X="..."), None to unset.
+        when not given. variables and more: further environment (CNI_X="..."), None to unset.
         """
         directory = bin_dir or self.bin_dir
         env = environment(command, path or directory, netns, container_id, ifname, args)
-        for name, value in variables.items():
+        for name, value in {**(variables or {}), **more}.items():
             if value is None:
                 env.pop(name, None)
             else:
