@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DEL of the bridge plugin: nothing is left, whatever is missing already."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+from tests.netns.bridge_network import (
+    BRIDGE,
+    CONFIG,
+    LAYER2,
+    Pod,
+    PodFactory,
+    changed,
+    pod,
+    reserved,
+)
+from tests.rig.host import Host
+from tests.rig.plugins import environment
+
+__all__ = ["pod"]
+
+MASQUERADED = changed(CONFIG, ipMasq=True)
+
+
+@pytest.mark.parametrize("previous", [True, False], ids=["prevResult", "no-prevResult"])
+@pytest.mark.parametrize("state", ["there", "empty", "gone", "not-mounted", "no-interface"])
+@pytest.mark.parametrize("synchronous", [None, "1"], ids=["detached", "sync"])
+def test_no_trace_is_left(
+    host: Host, pod: PodFactory, previous: bool, state: str, synchronous: str | None
+) -> None:
+    before = host.snapshot()
+    one = pod()
+    inside = one.netns.snapshot()
+    one.add(MASQUERADED)
+    config = one.with_result() if previous else MASQUERADED
+    path = one.netns.path
+    if state == "empty":
+        path = ""
+    elif state == "gone":
+        one.netns.delete()
+    elif state == "not-mounted":
+        host.run("umount", path)
+    elif state == "no-interface":
+        one.netns.run("ip", "link", "delete", "eth0")
+    for _ in range(2):
+        one.call("DEL", config, netns=path, CNI_SYNC_DEL=synchronous).succeeded()
+        host.assert_clean(before, BRIDGE)
+        assert reserved() == set()
+    if state in ("there", "empty", "no-interface"):
+        assert inside.difference(one.netns.snapshot()) == []
+
+
+def test_unknown_attachment(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    pod().call("DEL", MASQUERADED).succeeded()
+    host.assert_clean(before)
+
+
+def test_layer_2(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    one = pod()
+    one.add(LAYER2)
+    one.delete()
+    host.assert_clean(before, BRIDGE)
+
+
+def test_gone_at_once(host: Host, pod: PodFactory) -> None:
+    """Neither end can be seen when the plugin has returned, though the kernel is still busy."""
+    one = pod()
+    for _ in range(10):
+        one.add(CONFIG)
+        one.delete()
+        assert not pathlib.Path(f"/proc/sys/net/ipv4/conf/{one.veth}").exists()
+        assert one.veth not in host.link_names()
+        assert one.netns.link_names() == {"lo"}
+
+
+def test_detached_child_holds_no_pipe(host: Host, pod: PodFactory) -> None:
+    """The runtime sees the end of stdout and stderr when the plugin ends, not 15 ms later."""
+    one = pod()
+    one.add(CONFIG)
+    env = environment("DEL", one._runner.bin_dir, one.netns, one.container_id, "eth0")
+    import json
+
+    process = subprocess.Popen(
+        [one._runner.bin_dir / "bridge"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        process_group=0,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(CONFIG).encode())
+    process.stdin.close()
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert process.stdout is not None and process.stderr is not None
+    for stream in (process.stdout, process.stderr):
+        os.set_blocking(stream.fileno(), False)
+        assert stream.read() == b""  # end of file, not "nothing yet", which is None
+    assert process.wait() == 0
+
+
+def test_error_of_the_child_is_not_lost(host: Host, pod: PodFactory) -> None:
+    """A link of that name that cannot be deleted: `lo`."""
+    one = pod()
+    error = one.call("DEL", CONFIG, ifname="lo").failed(102, "lo")
+    assert "delete link" in error["msg"]
+
+
+def test_whatever_has_the_name_is_deleted_as_with_go(host: Host, pod: PodFactory) -> None:
+    one = pod()
+    one.netns.run("ip", "link", "add", "eth0", "type", "bridge")
+    one.call("DEL", CONFIG).succeeded()
+    assert one.netns.link_names() == {"lo"}
+
+
+def test_own_namespace_is_refused(host: Host, pod: PodFactory) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "bridge")
+    one = pod()
+    one.call("DEL", CONFIG, netns="/proc/self/ns/net").failed(8, "same")
+    assert "eth0" in host.link_names()
+
+
+def test_strangers_with_our_names_are_left_alone(host: Host, pod: PodFactory) -> None:
+    one = pod()
+    one.add(CONFIG)
+    name = one.veth
+    one.delete()
+    host.run("ip", "link", "add", name, "type", "veth", "peer", "theirs")
+    before = host.snapshot()
+    one.call("DEL", one.with_result()).succeeded()
+    one.call("DEL", one.with_result(), netns="").succeeded()
+    host.assert_clean(before, BRIDGE)
+    one.add(CONFIG)
+    assert one.veth != name
+    one.delete()
+    host.assert_clean(before, BRIDGE)
+
+
+def test_damaged_prev_result_does_not_matter(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    for damaged in ({"ips": "x"}, {"cniVersion": "9.9.9"}, {"ips": [{"address": "nonsense"}]}):
+        one = pod()
+        one.add(MASQUERADED)
+        one.call("DEL", changed(MASQUERADED, prevResult=damaged)).succeeded()
+    host.assert_clean(before, BRIDGE)
+
+
+def test_changed_configuration_does_not_matter(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    one = pod()
+    one.add(MASQUERADED)
+    config = changed(MASQUERADED, bridge="other", mtu=5, vlan="x", hairpinMode=True, promiscMode=7)
+    one.call("DEL", config).succeeded()
+    host.assert_clean(before, BRIDGE)
+
+
+def test_everything_is_tried_when_a_step_fails(host: Host, pod: PodFactory) -> None:
+    one = pod()
+    one.add(MASQUERADED)
+    broken = changed(MASQUERADED, ipam={"type": "no-such-plugin"})
+    error = one.call("DEL", broken).failed(one.call("DEL", broken).json["code"], "no-such-plugin")
+    assert error
+    assert one.veth not in host.link_names()
+    assert one.address() not in host.run("nft", "list", "ruleset")
+    assert reserved()
+    one.delete()
+    assert not reserved()
+
+
+def _killed_add(pod: Pod, config: dict[str, Any], delay: float) -> None:
+    import json
+
+    env = environment("ADD", pod._runner.bin_dir, pod.netns, pod.container_id, "eth0")
+    process = subprocess.Popen(
+        [pod._runner.bin_dir / "bridge"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(config).encode())
+    process.stdin.close()
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("step", range(0, 60, 3))
+def test_killed_add_is_cleaned_up(host: Host, pod: PodFactory, step: int) -> None:
+    """SIGKILL after `step` ms: DEL removes what there is, and a new ADD works."""
+    before = host.snapshot()
+    one = pod()
+    inside = one.netns.snapshot()
+    _killed_add(one, MASQUERADED, step / 1000)
+    one.call("DEL", MASQUERADED, netns="").succeeded()
+    host.assert_clean(before, BRIDGE)
+    assert inside.difference(one.netns.snapshot()) == []
+    one.add(MASQUERADED)
+    host.ping(one.address())
+
+
+def test_leftover_in_another_namespace_is_replaced(host: Host, pod: PodFactory) -> None:
+    """A killed ADD of this very attachment, whose container came back in a new namespace."""
+    one = pod()
+    one.add(CONFIG)
+    other = pod().netns
+    one.netns.run("ip", "link", "set", "eth0", "netns", other.name)
+    shutil.rmtree("/var/lib/cni/networks/podnet")
+    one.add(CONFIG)
+    assert other.link_names() == {"lo"}
+    host.ping(one.address())
