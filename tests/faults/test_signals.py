@@ -58,13 +58,14 @@ def test_interrupted_add_undoes_itself(
         stdout, stderr = process.communicate(timeout=60)
         if process.returncode == 0:
             run_plugin("bridge", "DEL", network(), netns=container, container_id="c1").succeeded()
-        elif process.returncode == 1:
+        elif process.returncode == 1 and stdout:
             # Noticed: the runtime is told, and everything is gone without a DEL.
             reply(1, stdout, stderr).failed(11, "signal")
             interrupted += 1
         else:
             # Before anything was done the signal ends the process as it ends any other.
-            assert process.returncode == -number, (process.returncode, stderr)
+            started = process.returncode != -number
+            assert not started or b"KeyboardInterrupt" in stderr, (process.returncode, stderr)
         host.assert_clean(before, BRIDGE)
         assert inside.difference(container.snapshot()) == []
     assert interrupted, "no signal came at a moment that mattered"

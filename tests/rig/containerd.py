@@ -132,10 +132,13 @@ class Containerd:
             except grpc.RpcError as error:
                 problem = error.details()
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(
-                    f"containerd is not ready: {problem}\n{self.log.read_text()[-4000:]}"
-                )
+                raise AssertionError(f"containerd is not ready: {problem}\n{self.complaints()}")
             time.sleep(0.05)
+
+    def complaints(self) -> str:
+        """The lines of its log that are no mere information."""
+        lines = self.log.read_text().splitlines()
+        return "\n".join(line for line in lines if "level=info" not in line)[-2000:]
 
     def _import_image(self) -> None:
         archive = image.build(self.scratch / "image.tar")

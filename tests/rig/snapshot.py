@@ -24,6 +24,9 @@ _SYSCTLS = {
     "ipv6": "forwarding accept_ra accept_dad enhanced_dad disable_ipv6 autoconf accept_redirects "
     "proxy_ndp addr_gen_mode keep_addr_on_down accept_ra_defrtr",
 }
+#: The kernel gives every interface link-local addresses and their routes, some time after it
+#: came up: they come and go with the interface, which is compared.
+_BY_ITSELF = (" fe80::", "fe80::/64 ", "anycast fe80::", "ff00::/8 ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,11 @@ def _lines(*words: str) -> frozenset[Line]:
 def _ip(*words: str) -> frozenset[Line]:
     # Cached routes and counters vary without anybody's doing; expiry times too.
     lines = _lines("ip", *words)
-    return frozenset(" ".join(line.split(" expires ")[0].split()) for line in lines)
+    return frozenset(
+        " ".join(line.split(" expires ")[0].replace(" linkdown", "").split())
+        for line in lines
+        if not any(word in line for word in _BY_ITSELF)
+    )
 
 
 def _links() -> frozenset[Line]:
@@ -106,7 +113,7 @@ def _addresses() -> frozenset[Line]:
         f"{link['ifname']} {a['local']}/{a['prefixlen']} {a['scope']} {a.get('label', '')}".strip()
         for link in _json("ip", "-j", "address", "show")
         for a in link["addr_info"]
-        if "local" in a
+        if "local" in a and not a["local"].startswith("fe80:")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,15 +26,15 @@ def plugin_dir(
 
 
 @pytest.fixture
-def start_containerd(
-    host: Host, plugin_dir: pathlib.Path, tmp_path: pathlib.Path
-) -> Iterator[StartContainerd]:
+def start_containerd(host: Host, plugin_dir: pathlib.Path) -> Iterator[StartContainerd]:
     """start_containerd(network configuration list) -> Containerd, ended after the test."""
     assert os.geteuid() == 0, "tests with a real runtime need root"
     started: list[Containerd] = []
 
     def start(network: Mapping[str, Any]) -> Containerd:
-        made = Containerd(tmp_path / f"containerd{len(started)}", plugin_dir, network)
+        # Not below tmp_path: the paths of sockets may have 104 characters.
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="containerd-", dir="/run"))
+        made = Containerd(scratch, plugin_dir, network)
         started.append(made)
         return made
 
