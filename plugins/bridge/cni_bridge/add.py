@@ -109,11 +109,14 @@ def _report(
     messages = [get_link(index=bridge.index), get_link(index=port.link.index)]
     stale = 0
     if config.ipam:
-        from cni_bridge.neighbours import forget
+        from libcni.inet import Prefix
+        from libcni.netlink.neigh import delete_neighbour
 
         # The host may remember the last owner of a recycled address for minutes.
         on = gateway or bridge
-        forgotten = [forget(on.index, ip.address) for ip in result.ips]
+        forgotten = [
+            delete_neighbour(on.index, Prefix.parse(ip.address).packed) for ip in result.ips
+        ]
         messages = forgotten + messages
         stale = len(forgotten)
     replies = sock.batch(messages)[stale:]

@@ -67,10 +67,10 @@ class Changes:
             port.kind == "veth" for port in dump_links(self.sock, master=link.index)
         )
         if not shared or self.removed:
-            self.sock.batch([delete_address(index, prefix) for index, prefix in self.added])
-            self.sock.batch(
-                [new_address(index, prefix, nodad=True) for index, prefix in self.removed]
-            )
+            requests = [delete_address(index, prefix) for index, prefix in self.added]
+            requests += [new_address(index, prefix, nodad=True) for index, prefix in self.removed]
+            if requests:
+                self.sock.batch(requests)
         if shared:
             return
         for name in self.forwarding:

@@ -53,5 +53,6 @@ def _remove_ports(network: str, bridge: str, valid: set[tuple[str, str]]) -> Non
         and link.alias.startswith(f"cni:{network}:")
         and link.alias not in keep
     ]
-    for reply in sock.batch(stray):
-        reply.check(ENODEV)
+    if stray:
+        for reply in sock.batch(stray):
+            reply.check(ENODEV)

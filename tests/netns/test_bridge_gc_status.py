@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GC and STATUS of the bridge plugin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.netns.bridge_network import BRIDGE, CONFIG, Pod, PodFactory, changed, pod, reserved
+from tests.rig.host import Host
+
+__all__ = ["pod"]
+
+MASQUERADED = changed(CONFIG, ipMasq=True)
+
+
+def collect(caller: Pod, *valid: Pod, config: dict[str, Any] = MASQUERADED) -> None:
+    """GC that leaves the attachments of `valid`."""
+    keep = [{"containerID": one.container_id, "ifname": "eth0"} for one in valid]
+    document = changed(config, **{"cni.dev/valid-attachments": keep})
+    caller.call("GC", document, netns="", ifname="").succeeded()
+
+
+def test_only_the_valid_stay(host: Host, pod: PodFactory) -> None:
+    one, two, three = pod(), pod(), pod()
+    for each in (one, two, three):
+        each.add(MASQUERADED)
+    foreign = changed(
+        MASQUERADED, name="other", ipam={"type": "host-local", "subnet": "10.71.0.128/25"}
+    )
+    foreign = changed(foreign, isDefaultGateway=None)
+    four = pod()
+    four.add(foreign)
+    collect(one, one, two)
+    for each in (one, two, four):
+        each.check().succeeded()
+    assert three.veth not in host.link_names()
+    assert three.address() not in reserved()
+    rules = host.run("nft", "list", "ruleset")
+    assert "pod-2" not in rules and "pod-0" in rules and "pod-3" in rules
+    three.delete()
+    collect(one)
+    assert reserved() == set()
+    assert one.veth not in host.link_names()
+    four.check().succeeded()
+
+
+def test_gc_after_a_reboot_of_the_containers(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    one = pod()
+    one.add(MASQUERADED)
+    one.netns.delete()
+    collect(one)
+    collect(one)
+    host.assert_clean(before, BRIDGE)
+
+
+def test_missing_list_is_refused(host: Host, pod: PodFactory) -> None:
+    one = pod()
+    one.add(MASQUERADED)
+    before = host.snapshot()
+    one.call("GC", MASQUERADED, netns="", ifname="").failed(7, "cni.dev/valid-attachments")
+    host.assert_unchanged(before)
+
+
+def test_everything_is_tried_when_a_step_fails(host: Host, pod: PodFactory) -> None:
+    one = pod()
+    one.add(MASQUERADED)
+    broken = changed(MASQUERADED, ipam={"type": "no-such-plugin"})
+    broken["cni.dev/valid-attachments"] = []
+    reply = one.call("GC", broken, netns="", ifname="")
+    assert reply.rc == 1 and "no-such-plugin" in reply.json["msg"]
+    assert one.veth not in host.link_names()
+    assert one.address() not in host.run("nft", "list", "ruleset")
+
+
+def status(one: Pod, config: dict[str, Any]) -> Any:
+    return one.call("STATUS", config, netns="", ifname="")
+
+
+def test_status_is_good(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    one = pod()
+    status(one, MASQUERADED).succeeded()
+    host.assert_clean(before)
+    one.add(MASQUERADED)
+    status(one, MASQUERADED).succeeded()
+
+
+def test_status_names_a_non_bridge(host: Host, pod: PodFactory) -> None:
+    host.run("ip", "link", "add", BRIDGE, "type", "veth", "peer", "other")
+    status(pod(), CONFIG).failed(50, BRIDGE, "not a bridge")
+
+
+def test_status_names_an_exhausted_range(host: Host, pod: PodFactory) -> None:
+    small = changed(CONFIG, ipam={"type": "host-local", "subnet": "10.71.0.0/30"})
+    one = pod()
+    one.add(small)
+    status(one, small).failed(50, "10.71.0")
+
+
+@pytest.mark.parametrize("keys", [{"hairpinMode": True, "promiscMode": True}, {"mtu": 12}])
+def test_status_refuses_a_configuration_that_add_would(
+    host: Host, pod: PodFactory, keys: dict[str, Any]
+) -> None:
+    status(pod(), changed(CONFIG, **keys)).failed(7)
