@@ -76,18 +76,27 @@ def check_file(file: Path) -> tuple[list[str], conf.NetworkConfigList | None]:
 
 
 def _check_plugin(network: conf.NetworkConfigList, plugin: conf.PluginConfig) -> list[str]:
-    """Against the plugin's own schema, where it is one of ours; what it would get on stdin."""
+    """What the plugin would get on stdin against its own schema, where it is one of ours.
+
+    The same with its IPAM plugin, which gets the same document.
+    """
+    document = request_config(network.name, network.cni_version or "0.1.0", plugin)
+    ipam = document.get("ipam")
+    types = [plugin.type, ipam.get("type") if isinstance(ipam, dict) else None]
+    return [fault for type_ in types if isinstance(type_, str) for fault in _fits(type_, document)]
+
+
+def _fits(type_: str, document: dict[str, Any]) -> list[str]:
     try:
-        explain.schema_path(f"plugins/{plugin.type}/schema.json")
+        explain.schema_path(f"plugins/{type_}/schema.json")
     except FileNotFoundError:
         return []
-    document = request_config(network.name, network.cni_version or "0.1.0", plugin)
     try:
-        package = "cni_" + plugin.type.replace("-", "_")
+        package = "cni_" + type_.replace("-", "_")
         document = canonical(document, import_module(f"{package}.validator").KEYS)
     except ImportError:
         pass  # keys in unusual case are then reported rather than understood
-    return _explain(plugin.type, document)
+    return _explain(type_, document)
 
 
 def _explain(schema: str, document: dict[str, Any]) -> list[str]:

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cnitool: the command line of Go's tool, and what ours has besides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from libcni.api import CNIConfig, RuntimeConf
+from libcni.cnitool.__main__ import main, parser
+from libcni.cnitool.completion import SHELLS, script
+from libcni.conf import load_network_conf
+from tests.rig.host import Host, Netns
+from tests.unit.recorder import Recorder
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+RESULT: dict[str, Any] = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]}
+NETNS = "/run/netns/blue"
+#: sha512("/run/netns/blue"), the first ten bytes, as Go's tool derives it.
+CONTAINER = "cnitool-" + hashlib.sha512(NETNS.encode()).hexdigest()[:20]
+
+
+class Desk:
+    """A directory of networks, recording plugins, a cache, and cnitool's output."""
+
+    def __init__(self, directory: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.net_d = directory / "net.d"
+        self.net_d.mkdir()
+        self.recorder = Recorder(directory / "bin")
+        self.recorder.plugin("one", ADD=RESULT)
+        self.cache = directory / "cache"
+        self._capfd = capfd
+        self.out = self.err = ""
+
+    def write(self, name: str, document: Any) -> pathlib.Path:
+        path = self.net_d / name
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        return path
+
+    def network(self, name: str = "net", version: str = "1.1.0", **plugin: Any) -> pathlib.Path:
+        plugins = [{"type": "one", **plugin}]
+        document = {"cniVersion": version, "name": name, "plugins": plugins}
+        return self.write(f"10-{name}.conflist", document)
+
+    def run(self, *words: str) -> int:
+        self._capfd.readouterr()
+        status = main([*words[:1], "--cache-dir", str(self.cache), *words[1:]])
+        self.out, self.err = self._capfd.readouterr()
+        return status
+
+
+@pytest.fixture
+def desk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Desk:
+    made = Desk(tmp_path, capfd)
+    monkeypatch.setenv("NETCONFPATH", str(made.net_d))
+    monkeypatch.setenv("CNI_PATH", str(made.recorder.directory))
+    for name in ("CNI_ARGS", "CAP_ARGS", "CNI_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+def test_add_prints_the_result_and_derives_the_container(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    assert desk.out == json.dumps(RESULT, indent=4)
+    assert desk.err == ""
+    (call,) = desk.recorder.take()
+    assert (call["id"], call["netns"], call["ifname"]) == (CONTAINER, NETNS, "eth0")
+    assert (desk.cache / "results" / f"net-{CONTAINER}-eth0").exists()
+
+
+@pytest.mark.parametrize("verb", ["check", "del", "gc", "status"])
+def test_the_other_verbs_print_nothing(desk: Desk, verb: str) -> None:
+    desk.network()
+    assert desk.run(verb, "net", NETNS) == 0
+    assert (desk.out, desk.err) == ("", "")
+    assert {call["command"] for call in desk.recorder.take()} == {verb.upper()}
+
+
+def test_arguments_come_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.network(capabilities={"mac": True})
+    monkeypatch.setenv("CNI_ARGS", "A=b;C=d")
+    monkeypatch.setenv("CAP_ARGS", '{"mac": "x", "ips": []}')
+    monkeypatch.setenv("CNI_IFNAME", "net1")
+    monkeypatch.chdir("/run")
+    assert desk.run("add", "net", "netns/blue") == 0
+    (call,) = desk.recorder.take()
+    assert (call["args"], call["ifname"], call["netns"]) == ("A=b;C=d", "net1", NETNS)
+    assert call["stdin"]["runtimeConfig"] == {"mac": "x"}
+    assert desk.run("del", "net", NETNS, "-i", "net2") == 0
+    assert desk.recorder.take()[0]["ifname"] == "net2"
+    assert main(["--ifname", "net3", "--cache-dir", str(desk.cache), "del", "net", NETNS]) == 0
+    assert desk.recorder.take()[0]["ifname"] == "net3"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "culprit"),
+    [("CNI_ARGS", "A", "'A'"), ("CNI_ARGS", "A=b;", "''"), ("CNI_ARGS", "A=", "'A='"),
+     ("CNI_ARGS", "A=b=c", "A=b=c"), ("CAP_ARGS", "{", "CAP_ARGS"), ("CAP_ARGS", "[]", "CAP_ARGS"),
+     ("CNI_IFNAME", "../x", "CNI_IFNAME")],
+)  # fmt: skip
+def test_bad_environment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, name: str, value: str, culprit: str
+) -> None:
+    desk.network()
+    monkeypatch.setenv(name, value)
+    assert desk.run("add", "net", NETNS) == 1
+    assert culprit in desk.err and desk.out == ""
+    assert desk.recorder.take() == []
+
+
+def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", 11, "busy")
+    assert desk.run("add", "net", NETNS) == 1
+    assert desk.out == ""
+    assert desk.err.splitlines() == [
+        'Error: plugin type="one" failed (add): busy',
+        "Hint: the cause passes by itself: try again",
+        f"Hint: whatever is left of it goes with: cnitool del net {NETNS}",
+    ]
+
+
+def test_unknown_network(desk: Desk) -> None:
+    assert desk.run("add", "nope", NETNS) == 1
+    assert f"no net configurations found in {desk.net_d}" in desk.err
+    desk.network()
+    assert desk.run("add", "nope", NETNS) == 1
+    assert f'no net configuration with name "nope" in {desk.net_d}' in desk.err
+    assert "there are: net" in desk.err and "Hint: " in desk.err
+
+
+def test_missing_plugin(desk: Desk) -> None:
+    desk.network(type="absent")
+    assert desk.run("add", "net", NETNS) == 1
+    assert f'failed to find plugin "absent" in path [{desk.recorder.directory}]' in desk.err
+    assert "Hint: set CNI_PATH" in desk.err
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["frobnicate"], ["add"], ["add", "net"], ["list", "-o", "x"]]
+)
+def test_wrong_usage_exits_1(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 1
+    captured = capfd.readouterr()
+    assert captured.out == "" and "usage: cnitool" in captured.err
+
+
+@pytest.mark.parametrize("words", [["help"], ["--help"], ["add", "-h"]])
+def test_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert "usage: cnitool" in capfd.readouterr().out
+
+
+def test_version(desk: Desk) -> None:
+    assert desk.run("version") == 0
+    assert desk.out.startswith("cnitool ") and "1.1.0" in desk.out
+
+
+def test_gc_takes_every_attachment_of_the_network(desk: Desk) -> None:
+    desk.network()
+    for netns in (NETNS, "/run/netns/red"):
+        assert desk.run("add", "net", netns) == 0
+    desk.recorder.take()
+    assert desk.run("gc", "net") == 0
+    calls = desk.recorder.take()
+    assert sorted(call["command"] for call in calls) == ["DEL", "DEL", "GC"]
+    assert calls[-1]["stdin"]["cni.dev/valid-attachments"] == []
+
+
+# ---- validate
+
+
+def bridge(**members: Any) -> dict[str, Any]:
+    plugin = {
+        "type": "bridge",
+        "ipam": {"type": "host-local", "subnet": "10.0.0.0/24"},
+        **members,
+    }
+    return {"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]}
+
+
+def test_validate_accepts(desk: Desk) -> None:
+    one = desk.write("10.conflist", bridge())
+    two = desk.write("20.conf", {"name": "other", "type": "foreign", "own": 1})
+    assert desk.run("validate") == 0, desk.err
+    assert desk.out == f"{one}: ok\n{two}: ok\n"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", ["not valid JSON"]),
+        ("[]", ["not a JSON object"]),
+        ({"plugins": [{"type": "a"}]}, ["name"]),
+        (bridge(isGateway=1), ["plugins[0].isGateway", "1", "boolean"]),
+        (bridge(mtu="big"), ["plugins[0].mtu", "big", "integer"]),
+        (bridge(ipam={"type": "host-local", "subnet": 7}), ["plugins[0].ipam.subnet", "7"]),
+        (bridge() | {"cniVersion": "one"}, ["cniVersion", "one"]),
+        (bridge() | {"name": "../x"}, ["name", "../x"]),
+        (bridge() | {"plugins": []}, ["plugins"]),
+        (bridge(type="a/b"), ["plugins[0].type", "a/b"]),
+    ],
+)
+def test_validate_names_path_value_and_expectation(
+    desk: Desk, document: Any, words: list[str]
+) -> None:
+    file = desk.write("10.conflist", document)
+    assert desk.run("validate", str(file)) == 1
+    assert desk.out == ""
+    assert desk.err.startswith(f"{file}: ")
+    for word in words:
+        assert word in desk.err
+
+
+def test_validate_goes_through_all_files(desk: Desk) -> None:
+    desk.write("10.conflist", bridge())
+    desk.write("20.conflist", bridge())
+    desk.write("30.conflist", "")
+    assert desk.run("validate", *map(str, sorted(desk.net_d.iterdir())), "/nonexistent") == 1
+    assert "10.conflist: ok" in desk.out
+    assert "20.conflist: name: 'net' is taken by" in desk.err
+    assert "30.conflist" in desk.err and "/nonexistent" in desk.err
+
+
+def test_validate_can_ask_the_plugins(desk: Desk) -> None:
+    desk.network(version="1.1.0")
+    assert desk.run("validate", "--plugins") == 0
+    desk.recorder.plugin("one", versions=["0.3.1"])
+    assert desk.run("validate", "--plugins") == 1
+    assert 'plugin one does not support config version "1.1.0"' in desk.err
+
+
+# ---- list
+
+
+def test_list(desk: Desk) -> None:
+    desk.network()
+    desk.write("20.conflist", "broken")
+    assert desk.run("add", "net", NETNS) == 0
+    assert desk.run("list") == 0
+    assert "10-net.conflist" in desk.out and "20.conflist" in desk.out
+    assert CONTAINER in desk.out and "10.0.0.2/24" in desk.out and "(gone)" in desk.out
+    assert desk.run("list", "-o", "names") == 0
+    assert desk.out == "net\n"
+    assert desk.run("list", "--output", "json") == 0
+    document = json.loads(desk.out)
+    assert document["networks"][0] == {
+        "file": str(desk.net_d / "10-net.conflist"),
+        "name": "net",
+        "cniVersion": "1.1.0",
+        "plugins": ["one"],
+    }
+    assert "not valid JSON" in document["networks"][1]["error"]
+    assert document["attachments"] == [
+        {
+            "network": "net",
+            "containerID": CONTAINER,
+            "ifname": "eth0",
+            "netns": NETNS,
+            "netnsExists": False,
+            "addresses": ["10.0.0.2/24"],
+        }
+    ]
+
+
+def test_list_of_nothing(desk: Desk) -> None:
+    assert desk.run("list") == 0
+    assert desk.out.count("none") == 2
+
+
+def test_list_draws_tables_on_a_terminal(desk: Desk) -> None:
+    desk.network()
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "libcni.cnitool", "list", "--cache-dir", str(desk.cache)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "PYTHONUTF8": "1"}
+    process = subprocess.Popen(command, stdout=slave, env=environment, cwd=REPOSITORY)
+    os.close(slave)
+    drawn = b""
+    try:
+        while data := os.read(master, 4096):
+            drawn += data
+    except OSError:
+        pass
+    assert process.wait() == 0
+    os.close(master)
+    assert "┃".encode() in drawn and b"net" in drawn
+
+
+# ---- completion
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_verb(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    text = capfd.readouterr().out
+    for verb in ("add", "check", "del", "gc", "status", "validate", "list", "version"):
+        assert verb in text
+    program = shutil.which(shell)
+    if program and shell != "fish":
+        subprocess.run([program, "-n"], input=text.encode(), check=True)
+
+
+def test_bash_completes(desk: Desk, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "cnitool").write_text("#!/bin/sh\necho net\necho other\n")
+    (tmp_path / "cnitool").chmod(0o755)
+
+    def complete(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("cnitool", *words))
+        code = (
+            f"{script('bash', parser())}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
+            '_cnitool; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", code], capture_output=True, text=True, check=True, env=environment
+        )
+        return done.stdout.split()
+
+    assert complete("st") == ["status"]
+    assert complete("add", "n") == ["net"]
+    assert complete("-i", "eth1", "del", "") == ["net", "other"]
+    assert complete("list", "-o", "j") == ["json"]
+    assert complete("add", "--if") == ["--ifname"]
+
+
+# ---- with real plugins
+
+
+def test_with_debians_plugins(
+    host: Host,
+    netns: Callable[[str], Netns],
+    go_bin_dir: pathlib.Path,
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The whole way over a kernel: our libcni drives Go's plugins."""
+    monkeypatch.setenv("CNI_PATH", str(go_bin_dir))
+    blue = netns("blue").path
+    document = bridge(bridge="cnitool0", isGateway=True)
+    desk.write("10.conflist", document)
+    assert desk.run("add", "net", blue) == 0, desk.err
+    result = json.loads(desk.out)
+    assert result["ips"][0]["address"] == "10.0.0.2/24"
+    cni = CNIConfig([str(go_bin_dir)], desk.cache)
+    (attachment,) = cni.get_cached_attachments()
+    rt = RuntimeConf(attachment.container_id, attachment.netns, attachment.if_name)
+    cached = cni.get_network_list_cached_result(load_network_conf(desk.net_d, "net"), rt)
+    assert cached is not None and cached.to_json("1.0.0") == result
+    assert desk.run("check", "net", blue) == 0, desk.err
+    assert desk.run("add", "net", blue) == 1
+    assert "cnitool del net" in desk.err
+    assert desk.run("del", "net", blue) == 0, desk.err
+    assert desk.run("check", "net", blue) == 1
+    assert desk.run("del", "net", blue) == 0, desk.err
+    assert desk.run("del", "net", "/run/netns/never-was") == 0, desk.err
