@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DESTDIR ?=
 CNI_BIN_DIR ?= /opt/cni/bin
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BENCH_ARGS ?=
 
 APT := python3-venv libpython3.11-dev gcc libc6-dev zlib1g-dev libexpat1-dev binutils iproute2 iptables nftables conntrack ethtool procps \
