@@ -6,11 +6,11 @@ are frozen into the executable), and C extensions through the finder below; no f
 but UTF-8, no sys.stdout. `boot` brings the rest when a cold path asks for it.
 """
 
+import _imp
 import posix
 import sys
 
 import _adder
-import _imp
 
 _CONTENTS = _adder.contents
 _Spec = type(sys.__spec__)
