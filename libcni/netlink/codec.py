@@ -96,7 +96,7 @@ def encode(table: Table, values: dict[str, Any]) -> bytes:
                     parts.append(_attribute(number, kind, one, values))
             else:
                 parts.append(_attribute(number, kind, value, values))
-        except (error, TypeError) as problem:
+        except (error, TypeError, UnicodeError) as problem:
             raise ValueError(f"{name} cannot be {value!r}: {problem}") from None
     return b"".join(parts)
 
@@ -110,7 +110,7 @@ def _attribute(number: int, kind: Any, value: Any, siblings: dict[str, Any]) -> 
         elif kind == "b":
             data = value
         elif kind == "m":
-            data = bytes.fromhex(value.replace(":", ""))
+            data = _hardware(value)
         elif kind == "f":
             if not value:
                 return b""
@@ -137,6 +137,13 @@ def _attribute(number: int, kind: Any, value: Any, siblings: dict[str, Any]) -> 
     size = len(data)
     packed: bytes = pack("=HH", size + 4, number) + data + _PAD[size & 3]
     return packed
+
+
+def _hardware(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        raise error("not a hardware address") from None
 
 
 def _nexthop(form: str, table: Table, value: dict[str, Any]) -> bytes:

@@ -396,13 +396,20 @@ def is_deleted(watch: Socket, index: int) -> bool:
     A deletion from a bridge's ports is an event of the same type with the family AF_BRIDGE.
     When events were lost it looks for the link. Raises NetlinkError.
     """
-    try:
-        events = watch.receive()
-    except NetlinkError as error:
-        if error.errno != ENOBUFS:
-            raise
-        return find_link(watch, index=index) is None
-    for kind, _, _, body in events:
-        if kind == RTM_DELLINK and body[0] == 0 and unpack_from("=i", body, 4)[0] == index:
-            return True
-    return False
+    lost = False
+    while True:
+        try:
+            events = watch.receive(wait=not lost)
+        except NetlinkError as error:
+            if error.errno != ENOBUFS:
+                raise
+            # The queue is full of older events, and has no room for an answer: read on.
+            lost = True
+            continue
+        for kind, _, _, body in events:
+            if kind == RTM_DELLINK and body[0] == 0 and unpack_from("=i", body, 4)[0] == index:
+                return True
+        if not lost:
+            return False
+        if not events:
+            return find_link(watch, index=index) is None

@@ -8,9 +8,9 @@ namespace (`libcni.netns`), make a socket, and keep it.
 from __future__ import annotations
 
 import posix
-from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
+from _socket import AF_NETLINK, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
-from errno import EAGAIN, ENOBUFS, ETIMEDOUT
+from errno import EAGAIN, ENOBUFS
 
 from libcni.netlink.codec import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, Message
 from libcni.types.errors import KERNEL, TRY_AGAIN_LATER, CniError
@@ -180,15 +180,18 @@ class Socket:
             f"{message.doing}: the kernel's list changed during each of {len(_BACK_OFF)} readings",
         )
 
-    def receive(self) -> list[tuple[int, int, int, bytes]]:
+    def receive(self, wait: bool = True) -> list[tuple[int, int, int, bytes]]:
         """Wait for one datagram: (type, flags, sequence, body) of each message in it.
 
-        Raises NetlinkError ENOBUFS when messages were lost, CniError 11 when time is up.
+        Without `wait`, none when nothing is there. Raises NetlinkError ENOBUFS when messages
+        were lost, CniError 11 when time is up.
         """
         try:
-            data = self._handle.recv(_DATAGRAM)
+            data = self._handle.recv(_DATAGRAM, 0 if wait else MSG_DONTWAIT)
         except OSError as error:
             if error.errno == EAGAIN:
+                if not wait:
+                    return []
                 raise CniError(
                     TRY_AGAIN_LATER, "the kernel did not answer in time", f"{TIMEOUT} s allowed"
                 ) from None
@@ -265,7 +268,7 @@ class Socket:
             try:
                 messages = self.receive()
             except NetlinkError as error:
-                if error.errno not in (ENOBUFS, ETIMEDOUT):
+                if error.errno != ENOBUFS:
                     raise
                 whole = False
                 continue
