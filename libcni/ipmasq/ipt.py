@@ -117,7 +117,10 @@ def ensure(attachment: Attachment, prefixes: list[Prefix]) -> None:
         try:
             iptables.restore(version, _TABLE, rules.new())
         except CniError as error:
-            saved = iptables.save(version, _TABLE)
+            try:
+                saved = iptables.save(version, _TABLE)
+            except CniError:
+                saved = []
             if not _has_chain(saved, rules.chain):
                 raise
             # Made before: by an earlier ADD, or for the container's other interface.
