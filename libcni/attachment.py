@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from _sha512 import sha512
 
-#: linux/if.h IFALIASZ is 256 with the final NUL.
+#: Bytes; linux/if.h IFALIASZ is 256 with the final NUL.
 _MAX_ALIAS = 255
-#: nft refuses to print comments longer than this (libnftables NFTNL_UDATA_COMMENT_MAXLEN).
+#: Bytes; nft refuses to print comments longer than this (libnftables NFTNL_UDATA_COMMENT_MAXLEN).
 _MAX_COMMENT = 127
 #: Tries for a free host interface name before giving up.
 _VETH_NAMES = 4
@@ -33,25 +33,26 @@ class Attachment:
         """`cni:<network>:<container>:<ifname>`; unambiguous, as no part may hold a colon."""
         return f"cni:{self.network}:{self.container_id}:{self.ifname}"
 
-    def digest(self, salt: str = "") -> str:
+    def digest(self) -> str:
         """128 hex digits of SHA-512 over the identity."""
-        return sha512((self.text + salt).encode()).hexdigest()
+        return sha512(self.text.encode()).hexdigest()
 
     @property
     def alias(self) -> str:
         """The alias of the host interface; hashed where the kernel's 255 bytes are too few."""
-        text = self.text
-        return (
-            text if len(text) <= _MAX_ALIAS else f"cni:{self.network[:64]}:#{self.digest()[:64]}"
-        )
+        return self._within(_MAX_ALIAS, 64)
 
     @property
     def comment(self) -> str:
         """The comment of nftables elements and rules; hashed where nft's 127 are too few."""
+        return self._within(_MAX_COMMENT, 24)
+
+    def _within(self, limit: int, shown: int) -> str:
+        """The text, or `shown` characters of the network's name and a digest; bytes count."""
         text = self.text
-        return (
-            text if len(text) <= _MAX_COMMENT else f"cni:{self.network[:24]}:#{self.digest()[:64]}"
-        )
+        if len(text.encode()) <= limit:
+            return text
+        return f"cni:{self.network[:shown]}:#{self.digest()[:64]}"
 
     def host_veth_names(self) -> tuple[str, ...]:
         """Host interface names to use, in order of preference: `veth` and 8 hex digits."""

@@ -14,6 +14,8 @@ from time import monotonic, sleep
 from libcni.interrupt import checkpoint
 from libcni.types.errors import IO_FAILURE, TRY_AGAIN_LATER, CniError
 
+_S_IFMT = 0o170000
+_S_IFDIR = 0o040000
 #: Seconds to wait for a lock before giving up with code 11; a runtime retries.
 LOCK_TIMEOUT = 10.0
 
@@ -85,7 +87,8 @@ def ensure_directory(path: str, mode: int = 0o755) -> None:
     try:
         posix.mkdir(path, mode)
     except FileExistsError:
-        return
+        if posix.stat(path).st_mode & _S_IFMT != _S_IFDIR:
+            raise
     except FileNotFoundError:
         parent = path.rstrip("/").rpartition("/")[0]
         if not parent:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-_MAPPED = b"\0" * 10 + b"\xff\xff"
+_ZEROS = b"\0" * 10
+_MAPPED = _ZEROS + b"\xff\xff"
 
 
 def pton(text: str) -> bytes:
@@ -24,8 +25,17 @@ def pton(text: str) -> bytes:
 
 
 def ntop(packed: bytes) -> str:
-    """The text of a 4 or 16 byte address: RFC 5952, lower case."""
-    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+    """The text of a 4 or 16 byte address: RFC 5952, lower case; IPv4-mapped as IPv4."""
+    if len(packed) == 4:
+        return inet_ntop(AF_INET, packed)
+    if packed.startswith(_ZEROS):
+        if packed.startswith(_MAPPED):
+            return inet_ntop(AF_INET, packed[12:])
+        high, low = packed[12] << 8 | packed[13], packed[14] << 8 | packed[15]
+        if high and packed[10:12] == b"\0\0":
+            # The C library would write the deprecated ::1.2.3.4.
+            return f"::{high:x}:{low:x}"
+    return inet_ntop(AF_INET6, packed)
 
 
 def family(packed: bytes) -> int:

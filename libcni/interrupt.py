@@ -58,8 +58,11 @@ class waiting:
 
     def __enter__(self) -> None:
         global _waiting
-        checkpoint()
+        # In this order: a signal between the two would otherwise be noticed after the wait only.
         _waiting += 1
+        if _pending:
+            _waiting -= 1
+            checkpoint()
 
     def __exit__(self, *_: object) -> None:
         global _waiting

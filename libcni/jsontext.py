@@ -26,16 +26,24 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _parse_float(text: str) -> float:
+    """A number that overflows would be infinite, which is not JSON; Go refuses it too."""
+    value = float(text)
+    if value - value != 0.0:
+        raise ValueError(f"number {text[:64]} is out of range")
+    return value
+
+
 class _Scanner:
     """What `_json.make_scanner` wants to find on its context."""
 
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+    parse_float = staticmethod(_parse_float)
     parse_int = int
     parse_constant = staticmethod(_refuse_constant)
-    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's own key cache
+    memo: dict[str, str] = {}
 
 
 _scan: Any = _json.make_scanner(_Scanner)  # type: ignore[arg-type]
@@ -82,7 +90,7 @@ def _explain(text: str, what: str) -> Any:
     import json
 
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 20) : error.pos + 20]
         details = f"{error.msg} at line {error.lineno} column {error.colno}, near {near!r}"

@@ -41,7 +41,7 @@ def check_command(command: str) -> None:
     if command not in _COMMANDS:
         raise CniError(
             INVALID_ENVIRONMENT,
-            f"unknown CNI_COMMAND: {shorten(command)}",
+            f"unknown CNI_COMMAND: {shorten(repr(command)[1:-1])}",
             f"expected one of {', '.join(_COMMANDS)}",
         )
 
@@ -78,8 +78,10 @@ def check_ifname(ifname: str) -> None:
         reason = f"longer than {_MAX_IFNAME} bytes"
     elif ifname in (".", ".."):
         reason = "it is a directory"
-    elif any(c in "/:\0" or c.isspace() for c in ifname):
+    elif any(c in "/:\0" or c.isspace() for c in ifname) or b"\xa0" in ifname.encode():
         reason = "contains / or : or whitespace characters"
+    elif "%" in ifname:
+        reason = "the kernel takes a name with % for a pattern and chooses another one"
     if reason:
         raise CniError(
             INVALID_ENVIRONMENT,

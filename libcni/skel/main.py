@@ -29,6 +29,7 @@ def run(type: str) -> int:
     """Be the plugin `type` for this process; the exit status is returned, never raised."""
     version = NEWEST
     try:
+        _hold_standard_streams()
         plugin = load(type)
         command = env.variable("CNI_COMMAND")
         if command == "VERSION":
@@ -43,6 +44,19 @@ def run(type: str) -> int:
     except Exception as error:
         return _fail(error, version)
     return _perform(plugin, request)
+
+
+def _hold_standard_streams() -> None:
+    """Occupy 0, 1 and 2 where they are closed, or what is opened next would get the number.
+
+    The result would then go into a socket or a lock file. Opened the wrong way round, so that
+    using them still fails as it does on a closed one.
+    """
+    for fd, wrong in ((0, posix.O_WRONLY), (1, posix.O_RDONLY), (2, posix.O_RDONLY)):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.open("/dev/null", wrong)
 
 
 def _introduce(plugin: Plugin) -> int:

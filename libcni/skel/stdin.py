@@ -14,11 +14,13 @@ from libcni.types.errors import DECODING_FAILURE, IO_FAILURE, CniError
 LIMIT = 1 << 20
 #: Seconds that a runtime may take to write the configuration and close the pipe.
 TIMEOUT = 30.0
+#: Seconds; poll(2) counts milliseconds in 31 bits.
+_LONGEST = 86400.0
 
 
 def _timeout() -> float:
     text = posix.environ.get(b"CNI_STDIN_TIMEOUT", b"")
-    return float(text) if text.isdigit() else TIMEOUT
+    return min(float(text), _LONGEST) if text.isdigit() else TIMEOUT
 
 
 def read_configuration() -> bytes:

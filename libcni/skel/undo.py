@@ -45,8 +45,16 @@ class Undo:
             try:
                 inverse(*args)
             except Exception as error:
-                posix.write(2, f"undo: {error}\n".encode())
+                _report(error)
 
     def commit(self) -> None:
         """Forget the inverses: the operation stands."""
         self._steps.clear()
+
+
+def _report(error: Exception) -> None:
+    """On stderr; that it is closed or full must not keep the next inverse from running."""
+    try:
+        posix.write(2, f"undo: {error}\n".encode("utf-8", "replace"))
+    except OSError:
+        pass

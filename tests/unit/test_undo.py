@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The undo stack, and when a signal is noticed."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from libcni import interrupt
+from libcni.skel.undo import Undo
+from libcni.types.errors import CniError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Handlers and flags as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    interrupt._pending = interrupt._waiting = 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+
+
+def test_runs_in_reverse_order_once() -> None:
+    undo, done = Undo(), list[int]()
+    for step in range(5):
+        undo.push(done.append, step)
+    undo.run()
+    assert done == [4, 3, 2, 1, 0]
+    undo.run()
+    assert len(done) == 5
+
+
+def test_commit_forgets() -> None:
+    undo, done = Undo(), list[int]()
+    undo.push(done.append, 1)
+    undo.commit()
+    undo.run()
+    assert done == []
+
+
+@pytest.mark.parametrize("error", [OSError(5, "gone"), CniError(102, "no\udc80"), KeyError("x")])
+def test_continues_after_a_failure(
+    error: Exception, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    undo, done = Undo(), list[int]()
+    undo.push(done.append, 1)
+    undo.push(fail)
+    undo.push(done.append, 2)
+    undo.push(fail)
+    undo.run()
+    assert done == [2, 1]
+    stdout, stderr = capfdbinary.readouterr()
+    assert stdout == b""
+    assert stderr.count(b"undo: ") == 2
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2</dev/null", "2>&1 | true"])
+def test_continues_when_stderr_takes_nothing(redirection: str, tmp_path: pathlib.Path) -> None:
+    script = (
+        "import pathlib, posix, sys, time\n"
+        "from libcni.skel.undo import Undo\n"
+        "undo = Undo()\n"
+        "undo.push(pathlib.Path(sys.argv[1]).touch)\n"
+        "undo.push(posix.rmdir, '/nonexistent')\n"
+        "time.sleep(0.1)\n"
+        "undo.run()\n"
+    )
+    marker = tmp_path / "undone"
+    command = ["bash", "-c", f'"$0" -c "$1" "$2" {redirection}', sys.executable, script]
+    subprocess.run([*command, str(marker)], cwd=ROOT, timeout=30, check=False)
+    assert marker.exists()
+
+
+def test_inverses_pushed_while_undoing_run_too() -> None:
+    undo, done = Undo(), list[int]()
+    undo.push(done.append, 1)
+    undo.push(undo.push, done.append, 2)
+    undo.run()
+    assert done == [2, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noticed_at_the_next_push_only(number: int) -> None:
+    interrupt.install()
+    undo, done = Undo(), list[str]()
+    undo.push(done.append, "before")
+    send(number)
+    done.append("the effect after the signal is completed")
+    with pytest.raises(CniError, match=f"interrupted by signal {int(number)}") as caught:
+        undo.push(done.append, "never registered")
+    assert caught.value.code == 11
+    undo.run()
+    assert done == ["the effect after the signal is completed", "before"]
+
+
+def test_nothing_interrupts_the_undoing() -> None:
+    interrupt.install()
+    undo, done = Undo(), list[int]()
+    for step in range(3):
+        undo.push(done.append, step)
+        undo.push(send)
+    send()
+    undo.run()
+    assert done == [2, 1, 0]
+    undo.push(done.append, 9)
+
+
+def test_the_undoing_of_a_delegate_leaves_signals_noticed() -> None:
+    interrupt.install()
+    undo, done = Undo(), list[int]()
+    undo.push(done.append, 1)
+    undo.push(send)
+    undo.run_nested()
+    assert done == [1]
+    with pytest.raises(CniError, match="signal 15"):
+        interrupt.checkpoint()
+
+
+def test_a_signal_ends_a_wait_at_once() -> None:
+    interrupt.install()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    pid = os.fork()
+    if not pid:
+        time.sleep(0.2)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(0)
+    began = time.monotonic()
+    with pytest.raises(CniError, match="signal 15"), interrupt.waiting():
+        time.sleep(30)
+    assert time.monotonic() - began < 5
+    os.waitpid(pid, 0)
+    assert interrupt._waiting == 0
+
+
+def test_a_signal_that_came_before_ends_a_wait_before_it_begins() -> None:
+    interrupt.install()
+    send()
+    with pytest.raises(CniError, match="signal 15"), interrupt.waiting():
+        pytest.fail("waited")
+    assert interrupt._waiting == 0
+
+
+def test_waits_nest() -> None:
+    interrupt.install()
+    with interrupt.waiting():
+        with interrupt.waiting():
+            pass
+        with pytest.raises(CniError, match="signal 15"):
+            send()
+    assert interrupt._waiting == 0
+
+
+def test_a_signal_outside_of_a_wait_waits() -> None:
+    interrupt.install()
+    with interrupt.waiting():
+        pass
+    send()
+    with pytest.raises(CniError):
+        interrupt.checkpoint()
