@@ -13,7 +13,6 @@ from cni_host_local.check import check
 from cni_host_local.delete import release
 from cni_host_local.gc import gc
 from cni_host_local.status import status
-
 from libcni.attachment import Attachment
 from libcni.skel.request import Request
 

@@ -113,7 +113,7 @@ def _refuse_duplicates(store: Store, config: Config, key: bytes) -> None:
         return
     from libcni.inet import pton
 
-    entry = store.index.get(key)
+    entry = store.entry(key)
     if entry is not None and _is_of_earlier_boot(entry, store):
         store.release(key)
         return

@@ -116,26 +116,34 @@ class Index:
         if not (self.changed and self.complete):
             return
         try:
-            mtime = self._stamp(int(time()), posix.stat(self.fd).st_ino)
+            # The second before this one, lest files be dated in the future.
+            mtime = self._stamp(int(time()) - 1, posix.stat(self.fd).st_ino)
             posix.utime(FOLDER, ns=(mtime, mtime), dir_fd=self.fd)
             posix.utime(self.fd, ns=(mtime, mtime))
         except OSError:
             return
 
     def get(self, key: bytes) -> Entry | None:
-        """The owner's entry."""
+        """The owner's entry, or None; a damaged one is none, and makes the index incomplete."""
         if self.known is not None:
             return self.known.get(key)
         try:
             fd = posix.open(f"{FOLDER}/{file_of(key)}", _READ, dir_fd=self.fd)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError:
+            self.complete = False
+            return None
+        entry = None
         try:
-            return decode(read_fd(fd, 1 << 20))
+            entry = decode(read_fd(fd, 1 << 20))
         except OSError:
-            return None
+            pass
         finally:
             posix.close(fd)
+        if entry is None:
+            self.complete = False
+        return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Write the owner's entry. Raises OSError.

@@ -64,21 +64,24 @@ class Range:
         self.first = base + 1
         #: The last address of an IPv4 subnet is its broadcast address.
         self.last = end - 1 if size == 4 else end
-        text = document.get("rangeStart")
-        if text:
-            self.first = self._inside("RangeStart", text, base, end)
-        text = document.get("rangeEnd")
-        if text:
-            self.last = self._inside("RangeEnd", text, self.first, end)
+        start, stop = document.get("rangeStart"), document.get("rangeEnd")
+        if start:
+            self.first = self._inside("RangeStart", start, base, end)
+        if stop:
+            self.last = self._inside("RangeEnd", stop, base, end)
+        if self.first > self.last:
+            # Go's words; it compares with the other end as if that were the network's.
+            key, value = ("RangeStart", self.first) if start else ("RangeEnd", self.last)
+            raise invalid(
+                f"{key} {self.address(value)} not in network {subnet.text()}",
+                f"the range would be {self.text()}",
+            )
 
     def _inside(self, key: str, text: str, low: int, high: int) -> int:
         packed = pton(text)
         value = number(packed)
         if len(packed) != self.size or not low <= value <= high:
-            hint = ""
-            if self.subnet.contains(packed):
-                hint = f"it is below RangeStart {self.address(low)}"
-            raise invalid(f"{key} {ntop(packed)} not in network {self.subnet.text()}", hint)
+            raise invalid(f"{key} {ntop(packed)} not in network {self.subnet.text()}")
         return value
 
     def address(self, value: int) -> str:

@@ -51,10 +51,15 @@ def rebuild(store: Store) -> None:
     index = store.index
     index.known = None
     found: dict[bytes, dict[str, int]] = {}
+    readable = True
     for name in store.names():
         if address_of(name) is None:
             continue
-        reservation = store.read(name)
+        try:
+            reservation = store.read(name)
+        except CniError:
+            readable = False
+            continue
         if reservation is not None and not is_empty(reservation[0]):
             found.setdefault(reservation[0], {})[name] = reservation[1].st_mtime_ns
     files = _index_files(store.fd)
@@ -80,7 +85,7 @@ def rebuild(store: Store) -> None:
         except OSError:
             continue
     index.known = known
-    index.complete = writable
+    index.complete = writable and readable
     index.changed = True
 
 
@@ -115,7 +120,7 @@ def is_reclaimable(store: Store, address: str) -> bool:
     content, status = reservation
     if is_empty(content):
         return not 0 <= time() - status.st_mtime < _EMPTY_AGE
-    entry = store.index.get(content)
+    entry = store.entry(content)
     boot = store.index.boot
     if entry is None or "-" in (entry.boot, boot) or entry.boot == boot:
         return False
@@ -176,9 +181,14 @@ def collect(store: Store, valid: set[tuple[str, str]], since: float) -> list[str
     containers = {container for container, _ in valid}
     # Reservations first and complete, then the removals.
     doomed: dict[bytes, list[str]] = {}
+    problems: list[str] = []
     now = time()
     for name in sorted(store.names()):
-        reservation = store.read(name) if address_of(name) is not None else None
+        try:
+            reservation = store.read(name) if address_of(name) is not None else None
+        except CniError as error:
+            problems.append(error.msg)
+            continue
         if reservation is None:
             continue
         content, status = reservation
@@ -187,7 +197,6 @@ def collect(store: Store, valid: set[tuple[str, str]], since: float) -> list[str
         alive = (container, ifname) in valid if separator else container in containers
         if not alive and not since <= status.st_ctime <= now:
             doomed.setdefault(content, []).append(name)
-    problems = []
     for content, names in doomed.items():
         for name in names:
             try:

@@ -29,6 +29,7 @@ the repeated DEL.
 from __future__ import annotations
 
 import posix
+from errno import EINVAL, EISDIR, ELOOP, ENOENT, ENOTSUP, ENXIO, EPERM, EXDEV
 
 from cni_host_local.index import Entry, Index
 from libcni.fs import Lock, ensure_directory, io_error, read_fd, write_all
@@ -218,7 +219,7 @@ class Store:
 
     def record(self, key: bytes, netns: str, addresses: list[str]) -> None:
         """Write the index entry of what was reserved, beside what the owner already had."""
-        held = self.index.get(key)
+        held = self.entry(key)
         known = dict.fromkeys(addresses, self._mtime)
         if held is not None:
             known = {**held.addresses, **known}
@@ -231,21 +232,35 @@ class Store:
     # -- reading and removing them -------------------------------------------------------------
 
     def read(self, address: str) -> Reservation | None:
-        """A reservation; None when there is none that could be read."""
+        """A reservation; None when there is none, or something else has its name."""
         try:
             fd = posix.open(address, _READ, dir_fd=self.fd)
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in (ENOENT, ELOOP, ENXIO):
+                return None
+            raise self.failure(error, "read", address) from None
         try:
             return read_fd(fd, _MAX_CONTENT).strip(), posix.stat(fd)
-        except OSError:
+        except IsADirectoryError:
             return None
+        except OSError as error:
+            raise self.failure(error, "read", address) from None
         finally:
             posix.close(fd)
 
+    def entry(self, key: bytes) -> Entry | None:
+        """The owner's index entry; a damaged one is made anew."""
+        entry = self.index.get(key)
+        if entry is None and not self.index.complete and self.index.known is None:
+            from cni_host_local.scan import rebuild
+
+            rebuild(self)
+            entry = self.index.get(key)
+        return entry
+
     def owned(self, key: bytes) -> list[str]:
         """The addresses whose reservations name this owner."""
-        entry = self.index.get(key)
+        entry = self.entry(key)
         if entry is None:
             return []
         return [address for address in entry.addresses if self._names(address, key)]
@@ -259,7 +274,7 @@ class Store:
         addresses = self.owned(key)
         for address in addresses:
             self.free(address)
-        if addresses or self.index.get(key) is not None:
+        if addresses or self.entry(key) is not None:
             self._forget(key)
         return addresses
 
@@ -268,7 +283,7 @@ class Store:
         for address in addresses:
             if self._names(address, key):
                 self.free(address)
-        entry = self.index.get(key)
+        entry = self.entry(key)
         if entry is None:
             return
         left = {a: m for a, m in entry.addresses.items() if a not in addresses}
@@ -334,6 +349,4 @@ class Store:
 
 def _is_refusal(error: OSError) -> bool:
     """True when the file system does not do what was asked, rather than failing at it."""
-    from errno import EINVAL, EISDIR, ENOENT, ENOTSUP, EPERM, EXDEV
-
     return error.errno in (EINVAL, EISDIR, ENOENT, ENOTSUP, EPERM, EXDEV)
