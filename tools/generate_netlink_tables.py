@@ -46,8 +46,6 @@ WORDS = {
 CORRECTIONS = {
     "IFA_TARGET_NETNSID": "=i",  # a string in pyroute2; __s32 in the kernel
     "RTA_EXPIRES": "=I",  # opaque in pyroute2; u32 in net/ipv6/route.c
-    "RTA_VIA": "b",
-    "RTA_ENCAP": None,  # no tunnel encapsulation here
 }
 
 #: Nests that no plugin reads or writes: statistics, virtual functions, XDP, wireless.
@@ -60,9 +58,17 @@ IGNORED = (
 LINK_KINDS = ("bridge", "veth")
 #: The nftables expressions that a plugin may write or must understand in a rule.
 EXPRESSIONS = (
-    *("bitwise", "byteorder", "cmp", "counter", "ct", "dynset", "exthdr", "fib", "immediate"),
-    *("limit", "log", "lookup", "masq", "meta", "nat", "objref", "payload", "range", "redir"),
-    *("reject", "rt"),
+    *("bitwise", "cmp", "counter", "ct", "fib", "immediate", "lookup", "masq", "meta", "nat"),
+    *("payload", "redir"),
+)
+#: Attributes that no plugin sets or looks at; each row of a table costs at every start.
+UNUSED = re.compile(
+    r"IFLA_BR(PORT)?_(MCAST|MULTICAST|MRP|ROOT|TOPOLOGY|TCN|GC|DESIGNATED|MESSAGE|CONFIG|BACKUP)"
+    r"|IFLA_BR(PORT)?_.*(TIMER|_ID|_NO|PROXYARP|PROXYARP_WIFI|LEARNING_SYNC|MAB|LOCKED)$"
+    r"|IFLA_(G[SR]O|TSO)_|IFLA_CARRIER_(UP|DOWN)|IFLA_PARENT_|IFLA_NUM_|IFLA_IF_NETNSID"
+    r"|IFLA_NEW_|IFLA_EVENT|IFLA_PHYS_|IFLA_MACVLAN_MACADDR|IFLA_VXLAN_REMCSUM"
+    r"|RTAX_(RTT|RTTVAR|SSTHRESH|REORDERING|RTO_MIN|CC_ALGO)$|RTA_(CACHEINFO|ENCAP|NEWDST|FLOW)"
+    r"|BRIDGE_VLANDB_ENTRY_MCAST"
 )
 
 
@@ -136,11 +142,10 @@ def choice(module: Module, selector: str, name: str, classes: dict[str, Any]) ->
 def kind_of(module: Module, cls: Any, name: str, declared: str) -> str | None:
     """The codec's kind of one attribute as source text; None when it is left out."""
     if name in CORRECTIONS:
-        corrected = CORRECTIONS[name]
-        return None if corrected is None else f'"{corrected}"'
+        return f'"{CORRECTIONS[name]}"'
     array = declared.startswith("*")
     declared = declared.lstrip("*").split("(")[0].split("|")[0].strip()
-    if declared in IGNORED or declared == "none" or name.endswith("_PAD"):
+    if declared in IGNORED or declared == "none" or name.endswith("_PAD") or UNUSED.match(name):
         return None
     if declared == "hex":
         return '"b"' if module.opaque else None

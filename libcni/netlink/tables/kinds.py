@@ -31,10 +31,7 @@ VXLAN_DATA: Table = {
     "IFLA_VXLAN_UDP_CSUM": (18, "=B"),
     "IFLA_VXLAN_UDP_ZERO_CSUM6_TX": (19, "=B"),
     "IFLA_VXLAN_UDP_ZERO_CSUM6_RX": (20, "=B"),
-    "IFLA_VXLAN_REMCSUM_TX": (21, "=B"),
-    "IFLA_VXLAN_REMCSUM_RX": (22, "=B"),
     "IFLA_VXLAN_GBP": (23, "f"),
-    "IFLA_VXLAN_REMCSUM_NOPARTIAL": (24, "f"),
     "IFLA_VXLAN_COLLECT_METADATA": (25, "=B"),
     "IFLA_VXLAN_LABEL": (26, "=I"),
     "IFLA_VXLAN_GPE": (27, "f"),
@@ -51,16 +48,9 @@ VLAN_DATA: Table = {
     "IFLA_VLAN_INGRESS_QOS": (4, QOS),
     "IFLA_VLAN_PROTOCOL": (5, ">H"),
 }
-MACADDR_DATA: Table = {
-    "IFLA_MACVLAN_MACADDR": (4, "m"),
-}
 MACVLAN_DATA: Table = {
     "IFLA_MACVLAN_MODE": (1, "=I"),
     "IFLA_MACVLAN_FLAGS": (2, "=H"),
-    "IFLA_MACVLAN_MACADDR_MODE": (3, "=I"),
-    "IFLA_MACVLAN_MACADDR": (4, "m"),
-    "IFLA_MACVLAN_MACADDR_DATA": (5, MACADDR_DATA),
-    "IFLA_MACVLAN_MACADDR_COUNT": (6, "=I"),
 }
 KINDS["vxlan"] = VXLAN_DATA
 KINDS["vlan"] = VLAN_DATA

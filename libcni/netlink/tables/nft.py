@@ -60,13 +60,6 @@ BITWISE: Table = {
     "NFTA_BITWISE_OP": (6, ">I"),
     "NFTA_BITWISE_DATA": (7, NFTA_DATA),
 }
-BYTEORDER: Table = {
-    "NFTA_BYTEORDER_SREG": (1, ">I"),
-    "NFTA_BYTEORDER_DREG": (2, ">I"),
-    "NFTA_BYTEORDER_OP": (3, ">I"),
-    "NFTA_BYTEORDER_LEN": (4, ">I"),
-    "NFTA_BYTEORDER_SIZE": (5, ">I"),
-}
 CMP: Table = {
     "NFTA_CMP_SREG": (1, ">I"),
     "NFTA_CMP_OP": (2, ">I"),
@@ -82,24 +75,6 @@ CT: Table = {
     "NFTA_CT_DIRECTION": (3, "=B"),
     "NFTA_CT_SREG": (4, ">I"),
 }
-DYNSET: Table = {
-    "NFTA_DYNSET_SET_NAME": (1, "s"),
-    "NFTA_DYNSET_SET_ID": (2, ">I"),
-    "NFTA_DYNSET_OP": (3, ">I"),
-    "NFTA_DYNSET_SREG_KEY": (4, ">I"),
-    "NFTA_DYNSET_SREG_DATA": (5, ">I"),
-    "NFTA_DYNSET_TIMEOUT": (6, ">Q"),
-    "NFTA_DYNSET_FLAGS": (9, ">I"),
-}
-EXTHDR: Table = {
-    "NFTA_EXTHDR_DREG": (1, ">I"),
-    "NFTA_EXTHDR_TYPE": (2, "=B"),
-    "NFTA_EXTHDR_OFFSET": (3, ">I"),
-    "NFTA_EXTHDR_LEN": (4, ">I"),
-    "NFTA_EXTHDR_FLAGS": (5, ">I"),
-    "NFTA_EXTHDR_OP": (6, ">I"),
-    "NFTA_EXTHDR_SREG": (7, ">I"),
-}
 FIB: Table = {
     "NFTA_FIB_DREG": (1, ">I"),
     "NFTA_FIB_RESULT": (2, ">I"),
@@ -108,21 +83,6 @@ FIB: Table = {
 IMMEDIATE: Table = {
     "NFTA_IMMEDIATE_DREG": (1, ">I"),
     "NFTA_IMMEDIATE_DATA": (2, NFTA_DATA),
-}
-LIMIT: Table = {
-    "NFTA_LIMIT_RATE": (1, ">Q"),
-    "NFTA_LIMIT_UNIT": (2, ">Q"),
-    "NFTA_LIMIT_BURST": (3, ">I"),
-    "NFTA_LIMIT_TYPE": (4, ">I"),
-    "NFTA_LIMIT_FLAGS": (5, ">I"),
-}
-LOG: Table = {
-    "NFTA_LOG_GROUP": (1, ">I"),
-    "NFTA_LOG_PREFIX": (2, "s"),
-    "NFTA_LOG_SNAPLEN": (3, ">I"),
-    "NFTA_LOG_QTHRESHOLD": (4, ">I"),
-    "NFTA_LOG_LEVEL": (5, ">I"),
-    "NFTA_LOG_FLAGS": (6, ">I"),
 }
 LOOKUP: Table = {
     "NFTA_LOOKUP_SET": (1, "s"),
@@ -150,13 +110,6 @@ NAT: Table = {
     "NFTA_NAT_REG_PROTO_MAX": (6, ">I"),
     "NFTA_NAT_FLAGS": (7, ">I"),
 }
-OBJREF: Table = {
-    "NFTA_OBJREF_IMM_TYPE": (1, ">I"),
-    "NFTA_OBJREF_IMM_NAME": (2, "s"),
-    "NFTA_OBJREF_SET_SREG": (3, ">I"),
-    "NFTA_OBJREF_SET_NAME": (4, "s"),
-    "NFTA_OBJREF_SET_ID": (5, ">I"),
-}
 PAYLOAD: Table = {
     "NFTA_PAYLOAD_DREG": (1, ">I"),
     "NFTA_PAYLOAD_BASE": (2, ">I"),
@@ -167,47 +120,24 @@ PAYLOAD: Table = {
     "NFTA_PAYLOAD_CSUM_OFFSET": (7, ">I"),
     "NFTA_PAYLOAD_CSUM_FLAGS": (8, ">I"),
 }
-RANGE: Table = {
-    "NFTA_RANGE_SREG": (1, ">I"),
-    "NFTA_RANGE_OP": (2, ">I"),
-    "NFTA_RANGE_FROM_DATA": (3, NFTA_DATA),
-    "NFTA_RANGE_TO_DATA": (4, NFTA_DATA),
-}
 REDIR: Table = {
     "NFTA_REDIR_REG_PROTO_MIN": (1, ">I"),
     "NFTA_REDIR_REG_PROTO_MAX": (2, ">I"),
     "NFTA_REDIR_FLAGS": (3, ">I"),
 }
-REJECT: Table = {
-    "NFTA_REJECT_TYPE": (1, ">I"),
-    "NFTA_REJECT_ICMP_CODE": (2, "=B"),
-}
-RT: Table = {
-    "NFTA_RT_DREG": (1, ">I"),
-    "NFTA_RT_KEY": (2, ">I"),
-}
 EXPRESSIONS: dict[str, Table] = {
     "bitwise": BITWISE,
-    "byteorder": BYTEORDER,
     "cmp": CMP,
     "counter": COUNTER,
     "ct": CT,
-    "dynset": DYNSET,
-    "exthdr": EXTHDR,
     "fib": FIB,
     "immediate": IMMEDIATE,
-    "limit": LIMIT,
-    "log": LOG,
     "lookup": LOOKUP,
     "masq": MASQ,
     "meta": META,
     "nat": NAT,
-    "objref": OBJREF,
     "payload": PAYLOAD,
-    "range": RANGE,
     "redir": REDIR,
-    "reject": REJECT,
-    "rt": RT,
 }
 EXPR: Table = {
     "NFTA_EXPR_NAME": (1, "s"),
