@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic and the documents of the measurements, with made-up samples."""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+import xml.etree.ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from tests.bench import report
+from tests.bench.measure import Call, Sample, once, peak_memory, percentile90
+from tests.bench.rows import Row
+from tests.rig.plugins import GO_BIN_DIR
+
+FACTS = {"load_before": 0.0, "load_after": 0.1}
+
+
+def row(target: float | None, baseline: list[float], ours: list[float]) -> Row:
+    made = Row("key", "a <title>", "why", target, memory=(4000, 9000))
+    made.baseline = [Sample(wall, wall / 2) for wall in baseline]
+    made.ours = [Sample(wall, wall / 2) for wall in ours]
+    return made
+
+
+def test_ratio_is_the_median_of_pairs() -> None:
+    assert row(None, [1.0, 10.0, 100.0], [2.0, 5.0, 300.0]).ratio() == 2.0
+
+
+def test_percentile() -> None:
+    assert percentile90([float(n) for n in range(1, 11)]) == 9.0
+    assert percentile90([5.0]) == 5.0
+    assert percentile90([]) == 0.0
+
+
+def test_documents(tmp_path: pathlib.Path) -> None:
+    rows = [row(0.5, [0.02, 0.02], [0.01, 0.01]), row(1.1, [0.01], [0.03]), row(None, [1], [1])]
+    data = report.document(rows, FACTS)
+    assert [one["reached"] for one in data["rows"]] == [True, False, True]
+    assert data["peak_kb"]["reached"]
+    text, chart = report.write(tmp_path, data)
+    assert json.loads(text.read_text())["rows"][0]["sides"]["Go"]["median_ms"] == 20.0
+    drawn = ET.fromstring(chart.read_text())
+    bars = [e for e in drawn.iter("{http://www.w3.org/2000/svg}rect") if "x" in e.attrib]
+    assert len(bars) == 6
+    longest = max(float(bar.attrib["width"]) for bar in bars)
+    assert float(bars[1].attrib["width"]) == pytest.approx(longest / 2)
+    output = io.StringIO()
+    report.show(Console(file=output, width=120), data)
+    assert "a <title>" in output.getvalue() and "≤ 0.50" in output.getvalue()
+
+
+def test_memory_is_that_of_the_program_alone() -> None:
+    """Not of this process, which is several times larger than a Go plugin."""
+    call = Call(GO_BIN_DIR / "loopback", {"CNI_COMMAND": "VERSION"}, b"")
+    sample, answer = once(call)
+    assert "0.4.0" in answer["supportedVersions"]
+    assert 0 < sample.cpu and 0 < sample.wall < 5
+    assert 1500 < peak_memory(call) < 9000
