@@ -58,5 +58,5 @@ def test_memory_is_that_of_the_program_alone() -> None:
     call = Call(GO_BIN_DIR / "loopback", {"CNI_COMMAND": "VERSION"}, b"")
     sample, answer = once(call)
     assert "0.4.0" in answer["supportedVersions"]
-    assert 0 < sample.cpu and 0 < sample.wall < 5
+    assert sample.cpu > 0 and 0 < sample.wall < 5
     assert 1500 < peak_memory(call) < 9000
