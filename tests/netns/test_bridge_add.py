@@ -471,3 +471,17 @@ def test_addresses_are_released_one_attachment_at_a_time(host: Host, pod: PodFac
     assert reserved() == {"10.71.0.2", "fd00:71::2"}
     one.check().succeeded()
     assert one.netns.link_names() == {"lo", "eth0"}
+
+
+def test_spoofed_frames_are_dropped(host: Host, pod: PodFactory) -> None:
+    one, two = pod(), pod()
+    one.add(changed(CONFIG, macspoofchk=True))
+    two.add(CONFIG)
+    for each in (one, two):
+        host.ping(each.address())
+        each.netns.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    host.ping(two.address())
+    with pytest.raises(AssertionError):
+        one.netns.ping("10.71.0.1", timeout=1)
+    one.netns.run("ip", "link", "set", "eth0", "address", one.result["interfaces"][2]["mac"])
+    host.ping(one.address())

@@ -25,6 +25,7 @@ FULL = changed(
     CONFIG,
     ipMasq=True,
     mtu=1400,
+    macspoofchk=True,
     hairpinMode=True,
     portIsolation=True,
     ipam={
@@ -166,6 +167,10 @@ BREAKAGES: dict[str, tuple[Callable[[Host, Pod], None], tuple[str, ...]]] = {
     ),
     "forwarding": (forwarding_off, ("ip_forward",)),
     "masquerade": (on_host("nft", "flush", "ruleset"), ("adder_ipmasq", "missing")),
+    "spoof check": (
+        on_host("nft", "delete", "table", "bridge", "adder_spoofcheck"),
+        ("macspoofchk", "adder_spoofcheck"),
+    ),
     "reservation": (release, ("10.71.0.2",)),
 }
 
@@ -178,7 +183,7 @@ def test_break_one_thing(host: Host, pod: PodFactory, name: str) -> None:
     one.check().succeeded()
     act(host, one)
     error = one.check().failed(103, *culprits)
-    assert "expected" in error["msg"] or name in ("masquerade", "reservation")
+    assert "expected" in error["msg"] or name in ("masquerade", "spoof check", "reservation")
     # Broken or not, DEL cleans up.
     one.delete()
 

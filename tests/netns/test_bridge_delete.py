@@ -28,7 +28,7 @@ from tests.rig.plugins import environment
 
 __all__ = ["pod"]
 
-MASQUERADED = changed(CONFIG, ipMasq=True)
+MASQUERADED = changed(CONFIG, ipMasq=True, macspoofchk=True)
 
 
 @pytest.mark.parametrize("previous", [True, False], ids=["prevResult", "no-prevResult"])

@@ -29,7 +29,7 @@ from tests.rig.plugins import environment
 
 __all__ = ["pod"]
 
-MASQUERADED = changed(CONFIG, ipMasq=True)
+MASQUERADED = changed(CONFIG, ipMasq=True, macspoofchk=True)
 
 
 def ipam(**keys: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.rig.host import Host
 
 __all__ = ["pod"]
 
-MASQUERADED = changed(CONFIG, ipMasq=True)
+MASQUERADED = changed(CONFIG, ipMasq=True, macspoofchk=True)
 
 
 def collect(caller: Pod, *valid: Pod, config: dict[str, Any] = MASQUERADED) -> None:

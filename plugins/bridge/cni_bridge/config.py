@@ -3,7 +3,7 @@
 
 The document has passed the schema when ADD, CHECK and STATUS come here; what is checked below
 is what a schema cannot say, or what Go words in a way that operators search for. DEL and GC are
-not validated: they use `lenient` alone.
+not validated, and read what little they need by themselves (`delete.lenient`).
 """
 
 from __future__ import annotations
@@ -199,19 +199,3 @@ def trunk_vlans(items: list[dict[str, Any]]) -> tuple[int, ...]:
                 raise invalid("incorrect trunk id parameter", f"{single} is not 1 to {VLAN_MAX}")
             found.add(single)
     return tuple(sorted(found))
-
-
-class lenient:
-    """The few keys that DEL and GC need, from a document that nothing has validated."""
-
-    __slots__ = ("bridge", "ipam", "masquerade", "masquerade_backend", "spoof_check")
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        bridge, ipam = document.get("bridge"), document.get("ipam")
-        kind = ipam.get("type") if isinstance(ipam, dict) else None
-        backend = document.get("ipMasqBackend")
-        self.bridge = bridge if isinstance(bridge, str) and bridge else DEFAULT_BRIDGE
-        self.ipam = kind if isinstance(kind, str) else ""
-        self.masquerade = document.get("ipMasq") is True
-        self.masquerade_backend = backend if isinstance(backend, str) else ""
-        self.spoof_check = document.get("macspoofchk") is True

@@ -7,7 +7,6 @@ needed. A step that fails does not keep the others from being tried; the first e
 
 from __future__ import annotations
 
-from cni_bridge.config import lenient
 from cni_bridge.removal import start_removal
 from libcni.types.errors import CniError
 
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from libcni.skel.request import Request
+
+
+#: As in `config`, which DEL does not load.
+_DEFAULT_BRIDGE = "cni0"
 
 
 class Attempts:
@@ -43,6 +46,22 @@ class Attempts:
                 also = "; ".join(f"also: {other.msg}" for other in others)
                 first.details = f"{first.details}; {also}" if first.details else also
             raise first
+
+
+class lenient:
+    """The few keys that DEL and GC need, from a document that nothing has validated."""
+
+    __slots__ = ("bridge", "ipam", "masquerade", "masquerade_backend", "spoof_check")
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        bridge, ipam = document.get("bridge"), document.get("ipam")
+        kind = ipam.get("type") if isinstance(ipam, dict) else None
+        backend = document.get("ipMasqBackend")
+        self.bridge = bridge if isinstance(bridge, str) and bridge else _DEFAULT_BRIDGE
+        self.ipam = kind if isinstance(kind, str) else ""
+        self.masquerade = document.get("ipMasq") is True
+        self.masquerade_backend = backend if isinstance(backend, str) else ""
+        self.spoof_check = document.get("macspoofchk") is True
 
 
 def delete(request: Request) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from errno import ENODEV
 
-from cni_bridge.config import lenient
-from cni_bridge.delete import Attempts
+from cni_bridge.delete import Attempts, lenient
 from libcni.attachment import Attachment
 
 TYPE_CHECKING = False

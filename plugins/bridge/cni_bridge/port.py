@@ -145,17 +145,6 @@ def remove_port(sock: Socket, name: str, mac: str) -> None:
         sock.batch([delete_link(index=link.index)])[0].check(ENODEV)
 
 
-def find_ports(sock: Socket, names: tuple[str, ...], alias: str) -> list[Link]:
-    """The host ends of the attachment: those of its names that bear its alias."""
-    links = []
-    for reply in sock.batch([get_link(name) for name in names]):
-        if reply.check(ENODEV):
-            link = Link(reply.items[0])
-            if link.alias == alias:
-                links.append(link)
-    return links
-
-
 def wait_up(sock: Socket, link: Link) -> Link:
     """Wait until the port forwards (operational state up); the kernel says so a moment later.
 

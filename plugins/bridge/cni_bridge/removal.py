@@ -12,14 +12,19 @@ from __future__ import annotations
 import posix
 from errno import ENODEV
 
-from cni_bridge.port import find_ports
-from libcni.netlink.link import delete_link, find_link, wait_deleted, watch_links
+from libcni.netlink.link import (
+    Link,
+    delete_link,
+    find_link,
+    get_link,
+    wait_deleted,
+    watch_links,
+)
 from libcni.netlink.socket import NetlinkError, Socket
 from libcni.types.errors import TRY_AGAIN_LATER, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from libcni.netlink.link import Link
     from libcni.skel.request import Request
 
 #: Seconds the kernel may take to unlist a link.
@@ -90,6 +95,17 @@ def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | N
     if watch is None:
         watch = watch_links()
     return _detach(sock, watch, links, held)
+
+
+def find_ports(sock: Socket, names: tuple[str, ...], alias: str) -> list[Link]:
+    """The host ends of the attachment: those of its names that bear its alias."""
+    links = []
+    for reply in sock.batch([get_link(name) for name in names]):
+        if reply.check(ENODEV):
+            link = Link(reply.items[0])
+            if link.alias == alias:
+                links.append(link)
+    return links
 
 
 def _detach(sock: Socket, watch: Socket, links: list[Link], held: list[int]) -> Removal:

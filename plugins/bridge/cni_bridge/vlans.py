@@ -45,20 +45,20 @@ def _set(sock: Socket, port: Link, wanted: dict[int, int], config: Config, bridg
     default = bridge.info.get("IFLA_BR_VLAN_DEFAULT_PVID", DEFAULT_VLAN)
     messages = []
     if default and default not in wanted and not config.keep_default_vlan:
-        messages.append(_change(_RTM_DELLINK, port, {default: 0}))
-    messages.append(_change(_RTM_SETLINK, port, wanted))
+        messages.append(vlan_message(_RTM_DELLINK, port.index, port.name, {default: 0}))
+    messages.append(vlan_message(_RTM_SETLINK, port.index, port.name, wanted))
     for reply in sock.batch(messages):
         reply.check(ENOENT)
 
 
-def _change(kind: int, port: Link, vlans: dict[int, int]) -> Message:
-    listed = ",".join(str(vlan) for vlan in vlans)
+def vlan_message(kind: int, index: int, name: str, vlans: dict[int, int]) -> Message:
+    """A request to put a port into VLANs (RTM_SETLINK, with flags) or out (RTM_DELLINK)."""
     return Message(
         kind,
         CHANGE,
-        f"set VLANs {listed} of port {port.name}",
+        f"set {len(vlans)} VLANs of port {name}",
         LINK,
-        (_AF_BRIDGE, 0, port.index, 0, 0),
+        (_AF_BRIDGE, 0, index, 0, 0),
         {
             "IFLA_AF_SPEC": {
                 "IFLA_BRIDGE_VLAN_INFO": [(flags, vlan) for vlan, flags in vlans.items()]
