@@ -107,11 +107,12 @@ def test_the_standard_library_is_asked_for_before_it_is_used(name: str) -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "full_boot"
         ]
         for node in ast.walk(function):
-            names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [str(node.module)]
+            else:
+                continue
             for used in names:
                 if not foreign(loaded_by(used)):
                     continue
