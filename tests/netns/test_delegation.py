@@ -300,8 +300,8 @@ def test_a_foreign_delegate_is_called_as_the_runtime_called_us(
         environment("ADD", path, container, "container-1", "eth0", "IgnoreUnknown=1;A=b") | more
     )
     assert {key: value for key, value in given.items() if key != "PWD"} == expected
-    # 10 is the shell's own, its script.
-    assert set(seen(tmp_path, "descriptors")[0].split()) <= {"0", "1", "2", "10"}
+    # 10 and 11 are the shell's own: its script, and stdout while it is redirected.
+    assert set(seen(tmp_path, "descriptors")[0].split()) <= {"0", "1", "2", "10", "11"}
     for line in seen(tmp_path, "signals")[0].splitlines():
         assert int(line.split()[1], 16) == 0, "signals blocked or ignored"
 
