@@ -87,7 +87,8 @@ class Ipam:
     def gc(self, *valid: tuple[str, str], key: str = "cni.dev/valid-attachments") -> None:
         """GC that keeps `valid`."""
         entries = [{"containerID": container, "ifname": ifname} for container, ifname in valid]
-        gc(self.request("GC", **{key: entries}))
+        extra: dict[str, Any] = {key: entries}
+        gc(self.request("GC", **extra))
 
     def status(self) -> None:
         """STATUS."""

@@ -263,7 +263,7 @@ def test_gc_during_a_storm_of_adds_loses_no_live_owner(
                     assert collect(opened, valid, since) == []
             time.sleep(0.005)
 
-    in_children([lambda i=i: adder(f"w{i}") for i in range(8)] + [collector])  # type: ignore[misc]
+    in_children([lambda i=i: adder(f"w{i}") for i in range(8)] + [collector])
     ipam = Ipam(directory, "10.1.0.0/16")
     assert {c.decode().partition("\r\n")[0] for c in ipam.reservations().values()} == {
         file.name for file in live.iterdir()

@@ -487,7 +487,8 @@ def test_gc_without_the_key_removes_nothing(directory: pathlib.Path) -> None:
         gc(ipam.request("GC"))
     assert caught.value.code == 7
     with pytest.raises(CniError):
-        gc(ipam.request("GC", **{"cni.dev/valid-attachments": [{"containerID": 3}]}))
+        malformed: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": 3}]}
+        gc(ipam.request("GC", **malformed))
     assert len(ipam.reservations()) == 1
 
 
@@ -887,3 +888,110 @@ def test_any_failing_call_of_add_is_code_5_and_undone(
         if calls <= nth:
             return
     raise AssertionError("never got through")
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Any:
+    """A file system of 20 inodes, and how to make it read-only."""
+    import subprocess
+
+    def mount(*words: str) -> None:
+        subprocess.run([*words, tmp_path], check=True)
+
+    mount("mount", "-t", "tmpfs", "-o", "nr_inodes=20,size=1m", "small")
+    try:
+        yield tmp_path, lambda: mount("mount", "-o", "remount,ro")
+    finally:
+        mount("umount")
+
+
+@pytest.mark.root
+def test_full_file_system(small_disk: Any) -> None:
+    directory, _ = small_disk
+    ipam = Ipam(directory, [[{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8::/64"}]])
+    ipam.status()
+    count = 0
+    with pytest.raises(CniError) as caught:
+        for count in range(30):
+            before = ipam.reservations()
+            ipam.add(f"c{count}")
+    assert caught.value.code == 5
+    assert "No space left on device" in caught.value.msg
+    assert str(directory) in caught.value.msg
+    assert ipam.reservations() == before
+    assert count > 3
+    # A stranger's reservation cannot be indexed now, and is found all the same.
+    with pytest.raises(OSError):
+        for n in range(30):
+            (ipam.store / f"10.1.2.{200 + n}").write_text("go\r\neth0")
+    with pytest.raises(CniError, match=r"dataDir: cannot write .*No space left") as caught:
+        ipam.status()
+    assert caught.value.code == 50
+    ipam.check("c0")
+    ipam.delete("go")
+    for n in range(count):
+        assert len(ipam.delete(f"c{n}")) == 2
+    assert ipam.reservations() == {}
+    ipam.status()
+
+
+@pytest.mark.root
+def test_read_only_file_system(small_disk: Any) -> None:
+    directory, make_read_only = small_disk
+    ipam = Ipam(directory)
+    address = ipam.add("c1")[0]
+    before = ipam.reservations()
+    make_read_only()
+    for call in (ipam.add, ipam.delete):
+        with pytest.raises(CniError, match=r"/net.*: Read-only file system") as caught:
+            call("c1")
+        assert caught.value.code == 5
+    ipam.check("c1", "eth0", address)
+    with pytest.raises(CniError, match="Read-only file system") as caught:
+        ipam.status()
+    assert caught.value.code == 50
+    assert ipam.reservations() == before
+    # Nothing was there, so nothing is to be removed.
+    assert Ipam(directory, network="other").delete("c1") == []
+    with pytest.raises(CniError, match=r"cannot make .*Read-only file system"):
+        Ipam(directory, network="other").add("c1")
+
+
+def calls_of(work: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many system calls `work` makes through posix."""
+    count = 0
+
+    def counting(real: Any) -> Any:
+        def call(*args: Any, **keywords: Any) -> Any:
+            nonlocal count
+            count += 1
+            return real(*args, **keywords)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "read", "write", "stat", "link", "unlink", "listdir", "utime"):
+            patch.setattr(posix, name, counting(getattr(posix, name)))
+        work()
+    return count
+
+
+def test_cost_does_not_grow_with_the_store(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tests.bench.ipam_scale measures it; this counts."""
+    costs = []
+    ipam = Ipam(tmp_path, "10.1.0.0/16")
+    for size in (10, 300):
+        while len(ipam.reservations()) < size:
+            ipam.add(f"c{len(ipam.reservations())}")
+        costs.append(
+            [
+                calls_of(lambda: ipam.add("new"), monkeypatch),
+                calls_of(lambda: ipam.check("new"), monkeypatch),
+                calls_of(lambda: ipam.delete("new"), monkeypatch),
+                calls_of(lambda: ipam.delete("new"), monkeypatch),
+            ]
+        )
+    assert costs[0] == costs[1]
+    assert costs[0][2] < 25
