@@ -995,3 +995,39 @@ def test_cost_does_not_grow_with_the_store(
         )
     assert costs[0] == costs[1]
     assert costs[0][2] < 25
+
+
+def test_undo_does_not_release_what_has_become_anothers(directory: pathlib.Path) -> None:
+    from cni_host_local.add import add
+
+    ipam = Ipam(directory)
+    request = ipam.request("ADD", "c1")
+    add(request)
+    ipam.delete("c1")
+    ipam.add("c2", runtimeConfig={"ips": ["10.1.2.2"]})
+    request.undo.run_nested()
+    assert ipam.reservations() == {"10.1.2.2": b"c2\r\neth0"}
+    assert ipam.delete("c2") == ["10.1.2.2"]
+
+
+def test_content_is_on_disk_before_it_has_a_name_and_before_the_lock(
+    directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ipam = Ipam(directory)
+    ipam.add("c1")
+    events: list[str] = []
+
+    def watch(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            events.append(name)
+            return real(*args, **keywords)
+
+        monkeypatch.setattr(module, name, call)
+
+    watch(posix, "fsync")
+    watch(posix, "link")
+    watch(fcntl, "flock")
+    ipam.add("c2")
+    assert events == ["fsync", "flock", "link"]
