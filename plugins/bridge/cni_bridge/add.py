@@ -15,9 +15,9 @@ from cni_bridge.container import announce, configure
 from cni_bridge.device import Changes, ensure_bridge
 from cni_bridge.port import create_port, wait_up
 from libcni.interrupt import checkpoint
-from libcni.netlink.link import Link, get_link
+from libcni.netlink.link import Link, find_link, get_link
 from libcni.netlink.socket import Socket
-from libcni.types.errors import TRY_AGAIN_LATER, CniError
+from libcni.types.errors import KERNEL, TRY_AGAIN_LATER, CniError
 from libcni.types.result import Interface, Result
 
 TYPE_CHECKING = False
@@ -38,6 +38,26 @@ def add(request: Request) -> Result:
     changes = Changes(sock, config.bridge)
     request.undo.push(changes.revert)
     bridge, port = _attach(sock, request, config, changes)
+    try:
+        return _connect(sock, request, config, bridge, port, changes)
+    except CniError as error:
+        if error.code == KERNEL and find_link(sock, index=bridge.index) is None:
+            # The one gap: a failing first ADD looks for ports, finds none, and deletes.
+            raise CniError(
+                TRY_AGAIN_LATER, f"bridge {bridge.name} was removed while in use", error.msg
+            ) from None
+        raise
+
+
+def _connect(
+    sock: Socket,
+    request: Request,
+    config: Config,
+    bridge: Link,
+    port: Port,
+    changes: Changes,
+) -> Result:
+    """Everything after the veth pair: addresses, gateway, masquerade, the container's side."""
     gateway: Link | None = None
     if config.spoof_check:
         from cni_bridge import spoofcheck

@@ -268,7 +268,8 @@ def _check_gateway(sock: Socket, config: Config, bridge: Link, ips: list[IPConfi
         name = config.vlan_gateway
         found = find_link(sock, name)
         if found is None or found.kind != "veth" or not found.is_up:
-            raise differs(f"gateway {name} of VLAN {config.vlan}", "a veth that is up", found)
+            state = "nothing" if found is None else f"a {found.kind or 'plain'} device"
+            raise differs(f"gateway {name} of VLAN {config.vlan}", "a veth that is up", state)
         link = found
     present = [address.prefix for address in dump_addresses(sock, link.index)]
     for ip in ips:
