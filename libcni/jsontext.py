@@ -56,10 +56,9 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
     """
     try:
         text = data.decode()
-    except UnicodeDecodeError as error:
-        raise CniError(
-            DECODING_FAILURE, f"{what} is not UTF-8", f"byte {error.start}: {error.reason}"
-        ) from None
+    except (UnicodeDecodeError, ImportError):
+        # ImportError: a bare interpreter, without `encodings`, cannot even make the other one.
+        raise _not_utf8(data, what) from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise CniError(DECODING_FAILURE, f"{what} is nested deeper than {MAX_DEPTH} levels")
     start, end = 0, len(text)
@@ -80,6 +79,18 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
     if "\\ud" in text or "\\uD" in text:
         value = _mend_surrogates(value)
     return value
+
+
+def _not_utf8(data: bytes, what: str) -> CniError:
+    """Say which byte is wrong."""
+    from libcni.boot import full_boot
+
+    full_boot()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        details = f"byte {error.start}: {error.reason}"
+    return CniError(DECODING_FAILURE, f"{what} is not UTF-8", details)
 
 
 def _explain(text: str, what: str) -> Any:

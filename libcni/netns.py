@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 _NS_GET_NSTYPE = 0xB703
 #: linux/sched.h
 _CLONE_NEWNET = 0x40000000
+#: What opening a path says at which no namespace can be.
+_GONE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESRCH,
+    errno.EINVAL,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 _S_IFMT = 0o170000
 _S_IFREG = 0o100000
 
@@ -69,7 +78,9 @@ def open_netns(path: str, allow_own: bool = False) -> Namespace:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except (OSError, ValueError) as error:
         cause = posix.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-        raise CniError(INVALID_ENVIRONMENT, f"CNI_NETNS: cannot open {path!r}: {cause}") from error
+        raise CniError(
+            INVALID_ENVIRONMENT, f"CNI_NETNS: cannot open {_shown(path)}: {cause}"
+        ) from error
     try:
         if not _is_network_namespace(fd):
             raise _not_a_namespace(path)
@@ -79,7 +90,7 @@ def open_netns(path: str, allow_own: bool = False) -> Namespace:
             raise CniError(
                 INVALID_NETNS,
                 "plugin's netns and netns from CNI_NETNS should not be the same",
-                f"CNI_NETNS is {path!r}; set CNI_NETNS_OVERRIDE=1 if that is meant",
+                f"CNI_NETNS is {_shown(path)}; set CNI_NETNS_OVERRIDE=1 if that is meant",
             )
     except BaseException:
         posix.close(fd)
@@ -87,10 +98,15 @@ def open_netns(path: str, allow_own: bool = False) -> Namespace:
     return Namespace(path, fd, identity)
 
 
+def _shown(path: str) -> str:
+    """A path for a message, cut where somebody sent kilobytes."""
+    return repr(path if len(path) <= 256 else path[:250] + "…")
+
+
 def _not_a_namespace(path: str) -> CniError:
     return CniError(
         INVALID_ENVIRONMENT,
-        f"CNI_NETNS: {path!r} is not a network namespace",
+        f"CNI_NETNS: {_shown(path)} is not a network namespace",
         "it must be a mounted namespace (ip netns add) or /proc/PID/ns/net",
     )
 
@@ -105,7 +121,7 @@ def is_gone(error: CniError) -> bool:
         return False
     cause = error.__cause__
     if isinstance(cause, OSError):
-        return cause.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.EINVAL)
+        return cause.errno in _GONE
     return "is not a network namespace" in error.msg
 
 

@@ -29,10 +29,13 @@ def delegate_add(request: Request, type: str, config: dict[str, Any] | None = No
 
     config: what to hand down instead of the caller's own configuration. The delegate's DEL is
     registered on the caller's undo stack before it runs, so it follows any failure, the
-    delegate's own included. Raises the delegate's CniError.
+    delegate's own included. A delegate in this process leaves its own inverses there instead:
+    they take back just what this ADD made, where DEL would also release what an earlier ADD of
+    the same attachment still owns. Raises the delegate's CniError.
     """
     path = find_in_path(type, request.path)
-    request.undo.push(_run, request, "DEL", type, path, config)
+    if not is_ours(path):
+        request.undo.push(_execute, request, "DEL", path, config)
     result = _run(request, "ADD", type, path, config)
     if result is None:
         from libcni.types.result import Result
@@ -86,6 +89,7 @@ def _call(
     except BaseException:
         child.undo.run_nested()
         raise
+    request.undo.adopt(child.undo)
     if result is not None and request.version < "0.3.0":
         # The shapes up to 0.2.0 cannot hold everything: hand on just what a reader would get.
         from libcni.types.result import Result

@@ -25,7 +25,8 @@ def variable(name: str) -> str:
     """A variable as text, "" when unset. Bytes that are not UTF-8 raise CniError 4."""
     try:
         return posix.environ.get(name.encode(), b"").decode()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, ImportError):
+        # ImportError: a bare interpreter, without `encodings`, cannot even make the other one.
         raise CniError(INVALID_ENVIRONMENT, f"{name} is not UTF-8") from None
 
 

@@ -30,6 +30,11 @@ class Undo:
         checkpoint()
         self._steps.append((inverse, args))
 
+    def adopt(self, other: Undo) -> None:
+        """Take over the inverses of a delegate that ran in this process. Never raises."""
+        self._steps += other._steps
+        other._steps = []
+
     def run(self) -> None:
         """Undo everything, last effect first, whatever fails on the way; then be empty.
 

@@ -98,13 +98,12 @@ def test_works_from_a_deleted_directory(tmp_path: pathlib.Path) -> None:
     assert json.loads(result.stdout)["cniVersion"] == "1.1.0"
 
 
-def test_leaves_tmp_alone_and_needs_no_exec_there(tmp_path: pathlib.Path) -> None:
+def test_leaves_tmp_alone_and_needs_no_exec_there() -> None:
+    # The build may itself be below /tmp: reach it by another way before hiding /tmp.
     script = (
-        "mount -t tmpfs -o noexec,size=64k none /tmp && "
-        f"CNI_COMMAND=VERSION {BIN}/bridge </dev/null && ls -A /tmp"
+        f"mount --bind {BIN} /mnt && mount -t tmpfs -o noexec,size=64k none /tmp && "
+        "CNI_COMMAND=VERSION /mnt/bridge </dev/null && ls -A /tmp"
     )
-    if str(BIN).startswith("/tmp"):
-        pytest.fail("this test hides /tmp; build somewhere else")
     command = ["unshare", "-m", "sh", "-ec", script]
     result = subprocess.run(command, capture_output=True, check=True)
     assert len(result.stdout.splitlines()) == 1, "something was left in /tmp"
