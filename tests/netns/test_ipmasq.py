@@ -227,7 +227,7 @@ def test_gc(host: Host) -> None:
         *("nft", "add element inet adder_ipmasq ip4.podnet/10.244.1.0/24 { 10.244.1.200 }")
     )
     ipmasq.gc("podnet", {("2c3d", "eth0")})
-    names = {made["name"]: made.get("elem") for made in ruleset("set")}
+    names = {made["name"]: made.get("elem", []) for made in ruleset("set")}
     assert set(names) == {"ip4.podnet/10.244.1.0/24", "ip4.podnet2/10.9.0.0/24"}
     assert len(names["ip4.podnet/10.244.1.0/24"]) == 2  # the administrator's own stays
     assert sorted(masquerade_rules()) == sorted(names)
