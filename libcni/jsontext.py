@@ -54,11 +54,11 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
 
     Raises CniError 6 when it is not UTF-8, not JSON, or nested deeper than MAX_DEPTH.
     """
-    try:
-        text = data.decode()
-    except (UnicodeDecodeError, ImportError):
-        # ImportError: a bare interpreter, without `encodings`, cannot even make the other one.
-        raise _not_utf8(data, what) from None
+    # Not strictly: in a bare interpreter the failure would look for the module `encodings`, and
+    # after that the main phase of its initialisation fails.
+    text = data.decode("utf-8", "surrogateescape")
+    if not text.isascii() and text.encode("utf-8", "replace") != data:
+        raise _not_utf8(text, what)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise CniError(DECODING_FAILURE, f"{what} is nested deeper than {MAX_DEPTH} levels")
     start, end = 0, len(text)
@@ -81,15 +81,12 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
     return value
 
 
-def _not_utf8(data: bytes, what: str) -> CniError:
-    """Say which byte is wrong."""
-    from libcni.boot import full_boot
-
-    full_boot()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        details = f"byte {error.start}: {error.reason}"
+def _not_utf8(text: str, what: str) -> CniError:
+    """Say which byte is wrong: it was decoded as a lone surrogate."""
+    position = 0
+    while not "\udc80" <= text[position] <= "\udcff":
+        position += 1
+    details = f"byte {len(text[:position].encode())} is {ord(text[position]) - 0xDC00:#x}"
     return CniError(DECODING_FAILURE, f"{what} is not UTF-8", details)
 
 

@@ -170,7 +170,18 @@ def test_what_is_not_utf8_is_refused(data: bytes) -> None:
 
 
 def test_not_utf8_names_the_byte() -> None:
-    assert "byte 7" in refusal(b'{"a": "\xff"}').details
+    assert refusal(b'{"a": "\xff"}').details == "byte 7 is 0xff"
+    assert refusal('{"äé": "ü'.encode() + b"\xc3").details == "byte 12 is 0xc3"
+
+
+@given(st.binary(max_size=8).map(lambda data: b'"' + data + b'"'))
+def test_utf8_is_that_of_the_standard_library(data: bytes) -> None:
+    try:
+        expected = json.loads(data.decode())
+    except ValueError:
+        refusal(data)
+    else:
+        assert jsontext.loads(data) == expected or "\\ud" in ascii(data)
 
 
 @pytest.mark.parametrize("data", [b"", b" \n\t\r"])
