@@ -10,6 +10,8 @@ All of this acts on the network namespace that the thread is in, which must be t
 
 from __future__ import annotations
 
+from errno import ENOENT
+
 from libcni.attachment import Attachment
 from libcni.inet import Prefix
 from libcni.netlink.socket import NetlinkError, Socket
@@ -71,8 +73,9 @@ def ensure(attachment: Attachment, addresses: list[str], backend: str = "") -> P
 
         try:
             return Pending(nft.ensure(attachment, prefixes))
-        except NetlinkError:
-            if backend or default_backend() == "nftables":
+        except NetlinkError as error:
+            # ENOENT: nftables without NAT in inet tables, as in Linux before 5.2.
+            if backend or not (error.errno == ENOENT or nft.unusable()):
                 raise
     from libcni.ipmasq import ipt
 

@@ -115,7 +115,8 @@ def ensure(attachment: Attachment, prefixes: list[Prefix]) -> Socket:
         changes = [*frame, *stale, *additions]
         # New elements alone clash with nobody: their sets' rules keep the sets in place.
         bound = number if frame or stale else 0
-        if not changes or not refused(commit(sock, changes, bound), ENOENT, EEXIST, *TRANSIENT):
+        raced = TRANSIENT if bound else (ENOENT, EEXIST, *TRANSIENT)
+        if not changes or not refused(commit(sock, changes, bound), *raced):
             break
     return sock
 

@@ -20,7 +20,13 @@ import pytest
 from libcni import ipmasq
 from libcni.attachment import Attachment
 from libcni.ipmasq import nft
-from libcni.types.errors import CHECK_FAILED, INVALID_NETWORK_CONFIG, TRY_AGAIN_LATER, CniError
+from libcni.types.errors import (
+    CHECK_FAILED,
+    INVALID_NETWORK_CONFIG,
+    KERNEL,
+    TRY_AGAIN_LATER,
+    CniError,
+)
 from tests.rig import isolation
 from tests.rig.host import Host, Netns
 
@@ -256,6 +262,28 @@ def test_unknown_backend(host: Host) -> None:
     with pytest.raises(CniError, match="unknown ipmasq backend") as caught:
         ipmasq.ensure(POD, BOTH, "pf")
     assert caught.value.code == INVALID_NETWORK_CONFIG
+
+
+def test_a_foreign_chain_in_the_way_is_named(host: Host) -> None:
+    hook = "{ type filter hook forward priority 0; }"
+    isolation.command(
+        "nft", f"add table inet adder_ipmasq; add chain inet adder_ipmasq postrouting {hook}"
+    )
+    with pytest.raises(CniError, match="postrouting") as caught:
+        ipmasq.ensure(POD, BOTH)
+    assert caught.value.code == KERNEL
+
+
+def test_without_nat_in_nftables(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old kernel refuses the chain: iptables serves, unless nftables was asked for."""
+    monkeypatch.setattr(
+        nft, "_missing_frame", lambda *_: [nft.TABLE.create(), nft.TABLE.flush_chain("none")]
+    )
+    ipmasq.ensure(POD, BOTH)
+    assert len(nat_rules()) == 8
+    with pytest.raises(CniError):
+        ipmasq.ensure(POD, BOTH, "nftables")
+    assert elements() == {}
 
 
 def test_usable(host: Host) -> None:

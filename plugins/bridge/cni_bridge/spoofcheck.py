@@ -95,7 +95,8 @@ def ensure(attachment: Attachment, interface: str, mac: str) -> None:
         if any(sets.found(reply) is not None for reply in replies[1:]):
             changes += _stale(sock, attachment, interface)
         bound = number if changes else 0
-        if not refused(commit(sock, [*changes, *additions], bound), ENOENT, EEXIST, *TRANSIENT):
+        raced = TRANSIENT if bound else (ENOENT, EEXIST, *TRANSIENT)
+        if not refused(commit(sock, [*changes, *additions], bound), *raced):
             return
 
 
