@@ -11,6 +11,7 @@ from __future__ import annotations
 import _json
 
 from libcni.types.errors import DECODING_FAILURE, CniError
+from libcni.utf8 import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,11 +55,10 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
 
     Raises CniError 6 when it is not UTF-8, not JSON, or nested deeper than MAX_DEPTH.
     """
-    # Not strictly: in a bare interpreter the failure would look for the module `encodings`, and
-    # after that the main phase of its initialisation fails.
-    text = data.decode("utf-8", "surrogateescape")
-    if not text.isascii() and text.encode("utf-8", "replace") != data:
-        raise _not_utf8(text, what)
+    try:
+        text = decode(data)
+    except ValueError as error:
+        raise CniError(DECODING_FAILURE, f"{what} is not UTF-8", str(error)) from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise CniError(DECODING_FAILURE, f"{what} is nested deeper than {MAX_DEPTH} levels")
     start, end = 0, len(text)
@@ -79,15 +79,6 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
     if "\\ud" in text or "\\uD" in text:
         value = _mend_surrogates(value)
     return value
-
-
-def _not_utf8(text: str, what: str) -> CniError:
-    """Say which byte is wrong: it was decoded as a lone surrogate."""
-    position = 0
-    while not "\udc80" <= text[position] <= "\udcff":
-        position += 1
-    details = f"byte {len(text[:position].encode())} is {ord(text[position]) - 0xDC00:#x}"
-    return CniError(DECODING_FAILURE, f"{what} is not UTF-8", details)
 
 
 def _explain(text: str, what: str) -> Any:

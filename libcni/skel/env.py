@@ -6,6 +6,7 @@ from __future__ import annotations
 import posix
 
 from libcni.types.errors import INVALID_ENVIRONMENT, CniError
+from libcni.utf8 import decode
 
 #: Verbs that need the variable. CNI_NETNS is optional for DEL; GC and STATUS name no container.
 _REQUIRED = {
@@ -24,9 +25,8 @@ _MAX_IDENTIFIER = 200
 def variable(name: str) -> str:
     """A variable as text, "" when unset. Bytes that are not UTF-8 raise CniError 4."""
     try:
-        return posix.environ.get(name.encode(), b"").decode()
-    except (UnicodeDecodeError, ImportError):
-        # ImportError: a bare interpreter, without `encodings`, cannot even make the other one.
+        return decode(posix.environ.get(name.encode(), b""))
+    except ValueError:
         raise CniError(INVALID_ENVIRONMENT, f"{name} is not UTF-8") from None
 
 
