@@ -40,19 +40,19 @@ class Attachment:
     @property
     def alias(self) -> str:
         """The alias of the host interface; hashed where the kernel's 255 bytes are too few."""
-        return self._within(_MAX_ALIAS, 64)
+        return self._within(_MAX_ALIAS)
 
     @property
     def comment(self) -> str:
         """The comment of nftables elements and rules; hashed where nft's 127 are too few."""
-        return self._within(_MAX_COMMENT, 24)
+        return self._within(_MAX_COMMENT)
 
-    def _within(self, limit: int, shown: int) -> str:
-        """The text, or `shown` characters of the network's name and a digest; bytes count."""
+    def _within(self, limit: int) -> str:
+        """The identity, or its digest under its network's mark, in at most `limit` bytes."""
         text = self.text
-        if len(text.encode()) <= limit:
+        if len(text.encode("utf-8", "replace")) <= limit:
             return text
-        return f"cni:{self.network[:shown]}:#{self.digest()[:64]}"
+        return f"{network_marks(self.network)[1]}#{self.digest()[:64]}"
 
     def host_veth_names(self) -> tuple[str, ...]:
         """Host interface names to use, in order of preference: `veth` and 8 hex digits."""
@@ -72,3 +72,8 @@ class Attachment:
 
     def __repr__(self) -> str:
         return f"Attachment({self.text})"
+
+
+def network_marks(network: str) -> tuple[str, str]:
+    """What the identities of a network's attachments begin with: in full, and hashed."""
+    return f"cni:{network}:", f"cni:#{sha512(network.encode()).hexdigest()[:16]}:"

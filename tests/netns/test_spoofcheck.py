@@ -132,13 +132,15 @@ def test_gc(host: Host) -> None:
     assert set(elements()["allowed"]) == {("veth2", OTHER_MAC), ("veth3", MAC)}
 
 
-def test_gc_leaves_hashed_identities_of_similar_networks(host: Host) -> None:
-    """A hashed identity begins with 24 bytes of the network, which may be another's name."""
+def test_gc_knows_hashed_identities_by_their_network(host: Host) -> None:
+    """They carry their network's mark: GC of another leaves them, of their own removes them."""
     long_one = Attachment("n" * 60, "c" * 64, "eth0")
-    assert long_one.comment.startswith(f"cni:{'n' * 24}:")
+    assert "#" in long_one.comment
     spoofcheck.ensure(long_one, "veth1", MAC)
     spoofcheck.gc("n" * 24, set())
-    spoofcheck.check(long_one, "veth1", MAC)
+    assert set(elements()["guarded"]) == {"veth1"}
+    spoofcheck.gc("n" * 60, set())
+    assert not elements()["guarded"]
 
 
 def _work(number: int, failures: Any) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from errno import ENODEV
 
 from cni_bridge.delete import Attempts, lenient
-from libcni.attachment import Attachment
+from libcni.attachment import Attachment, network_marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _remove_ports(network: str, bridge: str, valid: set[tuple[str, str]]) -> Non
         delete_link(index=link.index)
         for link in dump_links(sock, master=master.index)
         if link.kind == "veth"
-        and link.alias.startswith(f"cni:{network}:")
+        and link.alias.startswith(network_marks(network))
         and link.alias not in keep
     ]
     if stray:

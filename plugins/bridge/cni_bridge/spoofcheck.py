@@ -226,7 +226,7 @@ def gc(network: str, valid: set[tuple[str, str]]) -> None:
     network any more, is left to its DEL; so are the Go plugins' chains, which never tell it.
     Raises NetlinkError, or CniError 11.
     """
-    from libcni.attachment import Attachment
+    from libcni.attachment import Attachment, network_marks
 
     keep = {Attachment(network, *pair).comment for pair in valid}
     sock = open_socket()
@@ -240,7 +240,8 @@ def gc(network: str, valid: set[tuple[str, str]]) -> None:
                 stale = [
                     element.key
                     for element in _elements(sock, name)
-                    if _is_of(network, element.comment) and element.comment not in keep
+                    if element.comment.startswith(network_marks(network))
+                    and element.comment not in keep
                 ]
                 changes += sets.delete_elements(TABLE, name, stale)
             if not changes:
@@ -249,9 +250,3 @@ def gc(network: str, valid: set[tuple[str, str]]) -> None:
             refused(commit(sock, changes[:LIMIT], generation(reply)), ENOENT, *TRANSIENT)
     finally:
         sock.close()
-
-
-def _is_of(network: str, comment: str) -> bool:
-    """True if an element certainly belongs to the network."""
-    start = f"cni:{network}:"
-    return comment.startswith(start) and not comment.startswith(start + "#")
