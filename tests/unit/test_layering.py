@@ -121,6 +121,14 @@ def test_the_standard_library_is_asked_for_before_it_is_used(name: str) -> None:
                 )
 
 
+@pytest.mark.parametrize("name", PLUGIN_SIDE)
+def test_no_constant_needs_a_codec(name: str) -> None:
+    """A lone surrogate in frozen code cannot be loaded by an interpreter without `encodings`."""
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value.encode()
+
+
 def test_the_tests_see_the_tree() -> None:
     """An empty list of modules would pass everything above."""
     assert {"libcni.skel.main", "libcni.boot", "cni_bridge.add"} <= SOURCES.keys()
