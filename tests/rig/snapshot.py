@@ -27,6 +27,8 @@ _SYSCTLS = {
 #: The kernel gives every interface link-local addresses and their routes, some time after it
 #: came up: they come and go with the interface, which is compared.
 _BY_ITSELF = (" fe80::", "fe80::/64 ", "anycast fe80::", "ff00::/8 ")
+#: So do the IPv6 routes of the table `local`: one per address, some time after carrier came.
+_PER_ADDRESS = ("local ", "anycast ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ def _ip(*words: str) -> frozenset[Line]:
         " ".join(line.split(" expires ")[0].replace(" linkdown", "").split())
         for line in lines
         if not any(word in line for word in _BY_ITSELF)
+        and not (line.startswith(_PER_ADDRESS) and ":" in line)
     )
 
 
