@@ -178,7 +178,7 @@ def _perform(plugin: Plugin, request: Request) -> int:
 
     interrupt.install()
     try:
-        if request.command in ("ADD", "CHECK"):
+        if plugin.enters_netns and request.command in ("ADD", "CHECK"):
             # Before anything acts: a path that is not the container's must change nothing.
             request.netns()
         result = call(plugin, request)

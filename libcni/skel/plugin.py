@@ -21,17 +21,24 @@ class Plugin:
 
     type: the executable's name. verbs: which of add, delete, check, gc, status it implements;
     a verb left out succeeds without doing anything. versions: cniVersions it accepts.
+    enters_netns: False for IPAM plugins, which only note the namespace's path; people try them
+    by hand with CNI_NETNS=/dev/null.
     """
 
-    __slots__ = ("package", "type", "verbs", "versions")
+    __slots__ = ("enters_netns", "package", "type", "verbs", "versions")
 
     def __init__(
-        self, type: str, verbs: tuple[str, ...], versions: tuple[str, ...] = SUPPORTED
+        self,
+        type: str,
+        verbs: tuple[str, ...],
+        versions: tuple[str, ...] = SUPPORTED,
+        enters_netns: bool = True,
     ) -> None:
         self.type = type
         self.package = package_of(type)
         self.verbs = verbs
         self.versions = versions
+        self.enters_netns = enters_netns
 
     def about(self) -> str:
         """What a person sees who runs the executable by hand."""

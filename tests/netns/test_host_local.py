@@ -104,3 +104,18 @@ def test_closed_stdout_releases_the_address(
     )
     assert done.returncode == 1
     assert not list((tmp_path / "net").glob("10.*"))
+
+
+def test_needs_no_real_namespace(run_plugin: Runner) -> None:
+    """The reference's own documentation tries the plugin with CNI_NETNS=/dev/null."""
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "by-hand",
+        "type": "bridge",
+        "ipam": {"type": "host-local", "subnet": "10.5.0.0/24"},
+    }
+    result = run_plugin("host-local", "ADD", config, netns="/dev/null").result()
+    assert result["ips"][0]["address"] == "10.5.0.2/24"
+    checked = {**config, "prevResult": result}
+    run_plugin("host-local", "CHECK", checked, netns="/dev/null").succeeded()
+    run_plugin("host-local", "DEL", config, netns="/dev/null").succeeded()

@@ -5,4 +5,4 @@ from __future__ import annotations
 
 from libcni.skel.plugin import Plugin
 
-PLUGIN = Plugin("host-local", verbs=("add", "delete", "check", "gc", "status"))
+PLUGIN = Plugin("host-local", verbs=("add", "delete", "check", "gc", "status"), enters_netns=False)
