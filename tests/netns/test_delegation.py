@@ -79,7 +79,9 @@ def foreign(run_plugin: Runner, tmp_path: pathlib.Path) -> pathlib.Path:
         "cat >$to.stdin",
         "tr '\\0' '\\n' </proc/$$/environ >$to.environment",
         "ls /proc/$$/fd >$to.descriptors",
-        "grep -E '^Sig(Blk|Ign)' /proc/$$/status >$to.signals",
+        # By the shell itself: while it starts another program it blocks signals for a moment.
+        "while read -r name mask; do case $name in SigBlk:|SigIgn:) echo $name $mask;; esac; done"
+        " </proc/$$/status >$to.signals",
         "echo said on stderr >&2",
         f"failure={tmp_path}/$CNI_COMMAND.fails",
         "if [ -e $failure ]; then cat $failure; exit 1; fi",
