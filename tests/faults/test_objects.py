@@ -37,6 +37,40 @@ def test_second_add_without_del_changes_nothing(
     assert first["ips"][0]["address"] in container.addresses("eth0")
 
 
+@pytest.mark.parametrize("other_bridge", [BRIDGE, "faults1"], ids=["same-bridge", "another"])
+@pytest.mark.parametrize("state", ["there", "detached", "bridge-deleted"])
+def test_del_after_a_refused_add_leaves_the_others_interface(
+    host: Host,
+    netns: Callable[..., Netns],
+    run_plugin: Runner,
+    other_bridge: str,
+    state: str,
+) -> None:
+    """A runtime calls DEL after every failed ADD; the name is all that the two have in common."""
+    container = netns()
+    other = network(
+        name="other",
+        bridge=other_bridge,
+        ipam={"type": "host-local", "subnet": "10.204.0.0/24"},
+    )
+    made = run_plugin("bridge", "ADD", other, netns=container).result()
+    veth = made["interfaces"][1]["name"]
+    if state == "detached":
+        host.run("ip", "link", "set", veth, "nomaster")
+    elif state == "bridge-deleted":
+        host.run("ip", "link", "delete", other_bridge)
+    run_plugin("bridge", "ADD", network(), netns=container).failed(101, "eth0")
+    before, inside = host.snapshot(), container.snapshot()
+    run_plugin("bridge", "DEL", network(), netns=container).succeeded()
+    host.assert_unchanged(before)
+    assert inside.difference(container.snapshot()) == []
+    if state == "there":
+        container.ping("10.204.0.1")
+        run_plugin("bridge", "CHECK", {**other, "prevResult": made}, netns=container).succeeded()
+    run_plugin("bridge", "DEL", other, netns=container).succeeded()
+    assert container.link_names() == {"lo"}
+
+
 @pytest.mark.parametrize("kind", ["veth", "vxlan"])
 def test_bridge_is_none(
     host: Host, netns: Callable[..., Netns], run_plugin: Runner, kind: str

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -13,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from cni_bridge.delete import Attempts
+from cni_bridge.removal import Removal
+from libcni.netlink.link import find_link, watch_links
+from libcni.netlink.socket import Socket
+from libcni.types.errors import IO_FAILURE, TRY_AGAIN_LATER, CniError
 from tests.netns.bridge_network import (
     BRIDGE,
     CONFIG,
@@ -24,7 +30,7 @@ from tests.netns.bridge_network import (
     reserved,
 )
 from tests.rig.host import Host
-from tests.rig.plugins import environment
+from tests.rig.plugins import Reply, environment, reply
 
 __all__ = ["pod"]
 
@@ -89,8 +95,6 @@ def test_detached_child_holds_no_pipe(host: Host, pod: PodFactory) -> None:
     one = pod()
     one.add(CONFIG)
     env = environment("DEL", one._runner.bin_dir, one.netns, one.container_id, "eth0")
-    import json
-
     process = subprocess.Popen(
         [one._runner.bin_dir / "bridge"],
         stdin=subprocess.PIPE,
@@ -111,17 +115,104 @@ def test_detached_child_holds_no_pipe(host: Host, pod: PodFactory) -> None:
     assert process.wait() == 0
 
 
+def under(wrapper: list[str], one: Pod, config: dict[str, Any], netns: str) -> Reply:
+    """DEL by a plugin that another program starts."""
+    done = subprocess.run(
+        [*wrapper, str(one._runner.bin_dir / "bridge")],
+        input=json.dumps(config).encode(),
+        env=environment("DEL", one._runner.bin_dir, netns, one.container_id, "eth0"),
+        capture_output=True,
+        check=False,
+    )
+    return reply(done.returncode, done.stdout, done.stderr)
+
+
 def test_error_of_the_child_is_not_lost(host: Host, pod: PodFactory) -> None:
-    """A link of that name that cannot be deleted: `lo`."""
+    """Without CAP_NET_ADMIN links can be seen, but not deleted."""
     one = pod()
-    error = one.call("DEL", CONFIG, ifname="lo").failed(102, "lo")
+    one.add(CONFIG)
+    wrapper = ["setpriv", "--inh-caps", "-net_admin", "--bounding-set", "-net_admin"]
+    error = under(wrapper, one, CONFIG, one.netns.path).failed(102, one.veth)
     assert "delete link" in error["msg"]
+    assert one.veth in host.link_names() and reserved() == set()
+    one.delete()
 
 
-def test_whatever_has_the_name_is_deleted_as_with_go(host: Host, pod: PodFactory) -> None:
+def test_child_that_died(host: Host) -> None:
+    host.run("ip", "link", "add", "veth-x", "type", "veth", "peer", "other")
+    link = find_link(Socket(), "veth-x")
+    assert link is not None
+    reader, writer = os.pipe()
+    os.close(writer)
+    with pytest.raises(CniError, match="veth-x ended without an answer") as caught:
+        Removal(link, watch_links(), reader).finish()
+    assert caught.value.code == TRY_AGAIN_LATER
+
+
+def test_no_process_left(host: Host, pod: PodFactory) -> None:
+    """fork fails (EAGAIN): what a child would have done is done all the same."""
+    before = host.snapshot()
     one = pod()
-    one.netns.run("ip", "link", "add", "eth0", "type", "bridge")
+    one.add(MASQUERADED)
+    # The limit is for everybody but root: a user of its own, with just what DEL needs.
+    capabilities = "+net_admin,+dac_override"
+    wrapper = ["setpriv", "--reuid", "54321", "--clear-groups", "--inh-caps", capabilities]
+    wrapper += ["--ambient-caps", capabilities, "prlimit", "--nproc=1"]
+    forks = subprocess.run([*wrapper, "sh", "-c", "true | true"], capture_output=True, check=False)
+    assert b"fork" in forks.stderr
+    under(wrapper, one, one.with_result(), "").succeeded()
+    host.assert_clean(before, BRIDGE)
+    assert reserved() == set()
+
+
+@pytest.mark.parametrize("limit", range(8, 16))
+def test_no_descriptor_left(host: Host, pod: PodFactory, limit: int) -> None:
+    """An error is told as one, and the next DEL finishes what this one could not."""
+    before = host.snapshot()
+    one = pod()
+    one.add(CONFIG)
+    answer = under(["prlimit", f"--nofile={limit}"], one, CONFIG, one.netns.path)
+    assert answer.rc == 0 or answer.json["code"] != 999, answer
+    if answer.rc == 0:
+        host.assert_clean(before, BRIDGE)
+    one.delete()
+    host.assert_clean(before, BRIDGE)
+    assert reserved() == set()
+
+
+def test_all_steps_are_tried() -> None:
+    attempts = Attempts()
+    done: list[int] = []
+    attempts.attempt(os.open, "/nonexistent", os.O_RDONLY)
+    attempts.attempt(done.append, 1)
+    with pytest.raises(CniError, match="/nonexistent") as caught:
+        attempts.report()
+    assert caught.value.code == IO_FAILURE and done == [1]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "veth", "veth to the host"])
+def test_an_interface_that_is_not_ours_stays(host: Host, pod: PodFactory, kind: str) -> None:
+    """Made by hand, though it is named CNI_IFNAME."""
+    one, two = pod(), pod()
+    two.add(CONFIG)
+    words = ["peer", "name", "hand0"] + (["netns", str(os.getpid())] if "to" in kind else [])
+    one.netns.run(
+        "ip", "link", "add", "eth0", "type", kind.split()[0], *(words if "veth" in kind else [])
+    )
+    before, inside = host.snapshot(), one.netns.snapshot()
     one.call("DEL", CONFIG).succeeded()
+    host.assert_unchanged(before)
+    assert inside.difference(one.netns.snapshot()) == []
+
+
+def test_a_port_that_lost_its_name_is_deleted(host: Host, pod: PodFactory) -> None:
+    before = host.snapshot()
+    one = pod()
+    one.add(CONFIG)
+    host.run("ip", "link", "set", one.veth, "down")
+    host.run("ip", "link", "set", one.veth, "name", "renamed0", "nomaster")
+    one.call("DEL", CONFIG).succeeded()
+    host.assert_clean(before, BRIDGE)
     assert one.netns.link_names() == {"lo"}
 
 
@@ -180,8 +271,6 @@ def test_everything_is_tried_when_a_step_fails(host: Host, pod: PodFactory) -> N
 
 
 def _killed_add(pod: Pod, config: dict[str, Any], delay: float) -> None:
-    import json
-
     env = environment("ADD", pod._runner.bin_dir, pod.netns, pod.container_id, "eth0")
     process = subprocess.Popen(
         [pod._runner.bin_dir / "bridge"],

@@ -42,6 +42,30 @@ def test_go_made_ours_removes(
     assert inside.difference(one.netns.snapshot()) == []
 
 
+@pytest.mark.parametrize("accident", ["bridge deleted", "port detached", "another bridge"])
+def test_go_made_and_off_the_bridge(
+    host: Host, pod: PodFactory, go_bin_dir: pathlib.Path, accident: str
+) -> None:
+    """Nothing tells it from a stranger's then but its MAC address in prevResult."""
+    one = pod()
+    go_add(one, go_bin_dir, GO_CONFIG)
+    if accident == "bridge deleted":
+        host.run("ip", "link", "delete", BRIDGE)
+    else:
+        host.run("ip", "link", "set", one.veth, "nomaster")
+    if accident == "another bridge":
+        host.run("ip", "link", "add", "br-other", "type", "bridge")
+        host.run("ip", "link", "set", one.veth, "master", "br-other")
+    others = changed(one.result)
+    others["interfaces"][2]["mac"] = "02:00:00:00:00:42"
+    for config in (one.config, changed(one.config, prevResult=others)):
+        one.call("DEL", config).succeeded()
+        assert one.netns.link_names() == {"lo", "eth0"}
+    one.delete()
+    assert one.netns.link_names() == {"lo"}
+    assert one.veth not in host.link_names()
+
+
 @pytest.mark.parametrize("masquerade", [False, True], ids=["plain", "masquerade"])
 def test_check_sees_what_is_broken_of_go(
     host: Host, pod: PodFactory, go_bin_dir: pathlib.Path, masquerade: bool

@@ -8,7 +8,7 @@ needed. A step that fails does not keep the others from being tried; the first e
 from __future__ import annotations
 
 from cni_bridge.removal import start_removal
-from libcni.types.errors import CniError
+from libcni.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,14 @@ class Attempts:
             return step(*args)
         except CniError as error:
             self._failures.append(error)
-            return None
+        except OSError as error:
+            # No descriptor or memory left, say; the steps after it may well succeed.
+            import posix
+
+            cause = posix.strerror(error.errno or 0)
+            where = f" {error.filename!r}" if error.filename else ""
+            self._failures.append(CniError(IO_FAILURE, f"{step.__name__}{where}: {cause}"))
+        return None
 
     def report(self) -> None:
         """Raise the first failure; the others are in its details."""

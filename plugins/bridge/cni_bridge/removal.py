@@ -44,18 +44,26 @@ class Removal:
         self._pipe = pipe
 
     def finish(self) -> None:
-        """Wait for the kernel's announcement. Raises the child's NetlinkError, CniError 11."""
-        gone = wait_deleted(self._watch, self._link.index, _TIMEOUT, self._pipe)
-        if gone:
+        """Wait for the kernel's announcement.
+
+        Raises the child's NetlinkError; CniError 11 when the child ended without an answer, or
+        nothing happened in time.
+        """
+        if wait_deleted(self._watch, self._link.index, _TIMEOUT, self._pipe):
             return
-        answer = posix.read(self._pipe, 4) if _readable(self._pipe) else b""
+        name = self._link.name
+        if not _readable(self._pipe):
+            raise CniError(TRY_AGAIN_LATER, f"link {name} was not deleted in {_TIMEOUT:g} s")
+        answer = posix.read(self._pipe, 4)
         if len(answer) < 4:
             raise CniError(
-                TRY_AGAIN_LATER, f"link {self._link.name} was not deleted in {_TIMEOUT:g} s"
+                TRY_AGAIN_LATER,
+                f"the process that was to delete link {name} ended without an answer",
+                "it may have been killed, or have run out of memory; repeat DEL",
             )
         number = int.from_bytes(answer, "little")
         if number not in (0, ENODEV):
-            raise NetlinkError(f"delete link {self._link.name}", number)
+            raise NetlinkError(f"delete link {name}", number)
 
 
 def _readable(fd: int) -> bool:
@@ -71,9 +79,9 @@ def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | N
     CniError when the namespace is not one (see `open_netns`), or the kernel refuses.
     """
     sock = Socket()
-    watch: Socket | None = None
     attachment = request.attachment
     links = find_ports(sock, attachment.host_veth_names(), attachment.alias)
+    watch: Socket | None = None
     if not links:
         # Made by the Go plugins, or gone.
         namespace = request.netns_or_none()
@@ -81,20 +89,35 @@ def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | N
             links = _known_to_prev_result(sock, request, bridge)
         else:
             from cni_bridge.container import Inside
+            from cni_bridge.ownership import owned_end
 
             with Inside(namespace):
-                sock, watch = Socket(), watch_links()
-            inside = find_link(sock, request.ifname)
-            links = [] if inside is None else [inside]
+                inside, watch_inside = Socket(), watch_links()
+            owned = owned_end(sock, inside, request, namespace, bridge)
+            if owned is not None:
+                links = [owned[1]]
+                if owned[0] is inside:
+                    sock, watch = inside, watch_inside
     if not links:
         return None
-    if posix.environ.get(b"CNI_SYNC_DEL", b"") in (b"1", b"true"):
-        for reply in sock.batch([delete_link(index=link.index) for link in links]):
-            reply.check(ENODEV)
+    # Several names are a rare accident: a deletion of each then has to be waited for.
+    if len(links) > 1 or posix.environ.get(b"CNI_SYNC_DEL", b"") in (b"1", b"true"):
+        _delete(sock, links)
         return None
-    if watch is None:
-        watch = watch_links()
-    return _detach(sock, watch, links, held)
+    try:
+        if watch is None:
+            watch = watch_links()
+        return _detach(sock, watch, links[0], held)
+    except (OSError, NetlinkError):
+        # No process (a limit of pids) or descriptor left: slower, but done.
+        _delete(sock, links)
+        return None
+
+
+def _delete(sock: Socket, links: list[Link]) -> None:
+    """Delete all of the links. Raises NetlinkError for the first that the kernel refuses."""
+    for reply in sock.batch([delete_link(index=link.index) for link in links]):
+        reply.check(ENODEV)
 
 
 def find_ports(sock: Socket, names: tuple[str, ...], alias: str) -> list[Link]:
@@ -108,23 +131,26 @@ def find_ports(sock: Socket, names: tuple[str, ...], alias: str) -> list[Link]:
     return links
 
 
-def _detach(sock: Socket, watch: Socket, links: list[Link], held: list[int]) -> Removal:
-    """Let a child delete the links; the last of them is the one to wait for."""
+def _detach(sock: Socket, watch: Socket, link: Link, held: list[int]) -> Removal:
+    """Let a child delete the link. Raises OSError, with nothing done, where there is no child."""
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
-    if posix.fork() == 0:
+    try:
+        child = posix.fork()
+    except OSError:
+        posix.close(reader)
+        posix.close(writer)
+        raise
+    if child == 0:
         try:
             posix.setsid()
             # Above all the runtime's pipes, whose end it waits for.
             _keep_only([sock.fileno(), writer, *held])
-            number = 0
-            for reply in sock.batch([delete_link(index=link.index) for link in links]):
-                if reply.error and reply.error != ENODEV:
-                    number = reply.error
-            posix.write(writer, number.to_bytes(4, "little"))
+            reply = sock.batch([delete_link(index=link.index)])[0]
+            posix.write(writer, reply.error.to_bytes(4, "little"))
         finally:
             posix._exit(0)
     posix.close(writer)
-    return Removal(links[-1], watch, reader)
+    return Removal(link, watch, reader)
 
 
 def _keep_only(descriptors: list[int]) -> None:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the interface in the container this attachment's, though no host end bears its alias?
+
+The Go plugins mark nothing, so that what they made has to be recognised by where it leads. That
+the name is CNI_IFNAME proves nothing: after an ADD that was refused because of the name, the
+runtime calls DEL, and the interface is another network's.
+
+    other end of the veth                            deleted?
+    has the alias of this attachment                 yes (its name was changed)
+    has any other alias                              no, it is that attachment's
+    has none, is a port of the network's bridge      yes, as the Go plugins make it
+    has none, is no port of it; or is not on the     only if prevResult has the interface with
+    host (bridge deleted, port detached or moved)    its MAC address
+"""
+
+from __future__ import annotations
+
+from libcni.netlink.codec import NLM_F_REQUEST, Message, Reader
+from libcni.netlink.link import Link, find_link
+from libcni.types.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.netlink.codec import Layout
+    from libcni.netlink.socket import Socket
+    from libcni.netns import Namespace
+    from libcni.skel.request import Request
+
+# linux/rtnetlink.h, linux/net_namespace.h
+_RTM_GETNSID = 90
+_NETNSA: Layout = ("=B3x", {"NETNSA_NSID": (1, "=i"), "NETNSA_FD": (3, "=I")})
+_READER = Reader("NETNSA_NSID")
+
+
+def owned_end(
+    sock: Socket, inside: Socket, request: Request, namespace: Namespace, bridge: str
+) -> tuple[Socket, Link] | None:
+    """The end to delete of the veth named CNI_IFNAME, with the socket of its namespace.
+
+    sock, inside: sockets of the host's and of the container's namespace. None when there is no
+    such interface, or when nothing proves it to be this attachment's: then it is left alone.
+    Changes nothing. Raises NetlinkError.
+    """
+    link = find_link(inside, request.ifname)
+    if link is None or link.kind != "veth":
+        return None
+    peer = _host_end(sock, link, namespace)
+    if peer is not None and peer.alias:
+        return (sock, peer) if peer.alias == request.attachment.alias else None
+    if peer is not None:
+        master = find_link(sock, bridge)
+        if master is not None and peer.master == master.index:
+            return sock, peer
+    if not _is_in_prev_result(request, link):
+        return None
+    return (inside, link) if peer is None else (sock, peer)
+
+
+def _host_end(sock: Socket, link: Link, namespace: Namespace) -> Link | None:
+    """The other end of a container's veth, if it is in the host's namespace."""
+    if link.link_netnsid < 0:
+        return None  # both ends are in the container
+    peer = find_link(sock, index=link.peer)
+    if peer is None or peer.kind != "veth" or peer.peer != link.index:
+        return None
+    # The indices alone may agree by chance, where the other end is in a third namespace.
+    return peer if 0 <= peer.link_netnsid == _namespace_id(sock, namespace) else None
+
+
+def _namespace_id(sock: Socket, namespace: Namespace) -> int:
+    """The number by which the host's links refer to the namespace; -1 for none."""
+    message = Message(
+        _RTM_GETNSID,
+        NLM_F_REQUEST,
+        f"identify {namespace.path}",
+        _NETNSA,
+        (0,),
+        {"NETNSA_FD": namespace.fd},
+    )
+    body = sock.request(message)[0]
+    number: int = _READER.read(_NETNSA[1], body, 4).get("NETNSA_NSID", -1)
+    return number
+
+
+def _is_in_prev_result(request: Request, link: Link) -> bool:
+    try:
+        result = request.prev_result()
+    except CniError:
+        return False  # a damaged one proves nothing
+    return result is not None and any(
+        interface.sandbox
+        and interface.name == request.ifname
+        and interface.mac.lower() == link.mac
+        for interface in result.interfaces
+    )
