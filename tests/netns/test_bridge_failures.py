@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import time
@@ -14,10 +15,15 @@ from typing import Any
 
 import pytest
 
+from cni_bridge.config import Config
+from cni_bridge.device import Changes, ensure_bridge
+from libcni.netlink.socket import Socket
+from libcni.types.errors import CniError
 from tests.netns.bridge_network import (
     BRIDGE,
     CONFIG,
     LAYER2,
+    SUBNET,
     Pod,
     PodFactory,
     changed,
@@ -119,6 +125,89 @@ def test_failing_step(host: Host, pod: PodFactory, name: str, others: bool) -> N
     host.assert_clean(before)
     assert reserved() == addresses
     assert inside.difference(one.netns.snapshot()) == []
+
+
+def test_bridge_that_was_down(host: Host, pod: PodFactory) -> None:
+    """An existing bridge is as it was before, its sysctl too."""
+    host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    for state in ("up", "down"):  # the kernel leaves multicast groups when it goes down
+        host.run("ip", "link", "set", BRIDGE, state)
+    accept_ra = pathlib.Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/accept_ra")
+    accept_ra.write_text("2")
+    before = host.snapshot()
+    broken = changed(LAYER2, promiscMode=True, ipam={"type": "no-such-plugin"})
+    one = pod()
+    reply = one.call("ADD", broken)
+    assert reply.rc == 1
+    assert accept_ra.read_text() == "2\n"
+    host.assert_unchanged(before)
+
+
+@pytest.mark.parametrize("other", ["ours", "by hand", "none"])
+def test_forwarding_that_others_rely_on(
+    host: Host, pod: PodFactory, tmp_path: pathlib.Path, other: str
+) -> None:
+    """Another network's ADD finds it switched on by one that fails afterwards."""
+    forward = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+    forward.write_text("0")
+    before = host.snapshot()
+    one, two = pod(), pod()
+    (tmp_path / "two.json").write_text(
+        json.dumps(
+            {
+                **LAYER2,
+                "name": "other",
+                "bridge": "br-other",
+                "isGateway": True,
+                "ipam": {"type": "host-local", "subnet": "10.72.0.0/24"},
+            }
+        )
+    )
+    env = environment("ADD", two._runner.bin_dir, two.netns, two.container_id, "eth0")
+    acts = {
+        "ours": " ".join(
+            ["env", *(shlex.quote(f"{k}={v}") for k, v in env.items())]
+            + [f"{two._runner.bin_dir}/bridge <{tmp_path}/two.json >{tmp_path}/two.result"]
+        ),
+        "by hand": "ip link add br-hand type bridge && ip link set br-hand up && "
+        "ip link add h0 type veth peer h1 && ip link set h0 master br-hand",
+        "none": ":",
+    }
+    tool = tmp_path / "iptables-restore"
+    tool.write_text(
+        f"#!/bin/sh\ncat >/dev/null\ncat {forward} >{tmp_path}/seen\n{acts[other]}\nexit 1\n"
+    )
+    tool.chmod(0o755)
+    broken = changed(
+        CONFIG,
+        ipMasq=True,
+        ipMasqBackend="iptables",
+        ipam={"type": "host-local", "subnet": SUBNET},
+    )
+    reply = one.call("ADD", broken, variables={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert reply.rc == 1, reply
+    assert (tmp_path / "seen").read_text() == "1\n"
+    assert BRIDGE not in host.link_names()
+    if other == "none":
+        host.keep_files("/var/lib/cni/networks")  # host-local's lock and its like
+        host.assert_unchanged(before)
+    else:
+        assert forward.read_text() == "1\n"
+    if other == "ours":
+        assert json.loads((tmp_path / "two.result").read_text())["ips"]
+
+
+def test_revert_tries_everything(host: Host) -> None:
+    """A sysctl that cannot be set back does not keep the bridge; the error is not lost."""
+    sock = Socket()
+    changes = Changes(sock, BRIDGE)
+    ensure_bridge(sock, Config(LAYER2), None, changes)
+    changes.forwarding.append("ipv4/no_such_sysctl")
+    with pytest.raises(CniError, match="no_such_sysctl"):
+        changes.revert()
+    assert BRIDGE not in host.link_names()
+    changes.forwarding.clear()
+    changes.revert()
 
 
 def test_bridge_name_is_of_something_else(host: Host, pod: PodFactory) -> None:

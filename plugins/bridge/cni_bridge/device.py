@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import posix
-from errno import EEXIST, EOPNOTSUPP
+from errno import EADDRNOTAVAIL, EEXIST, ENODEV, EOPNOTSUPP
 
 from libcni import sysctl
-from libcni.netlink.link import find_link, new_bridge, set_link
+from libcni.netlink.link import delete_link, find_link, new_bridge, set_link
 from libcni.types.errors import CONFLICT, KERNEL, TRY_AGAIN_LATER, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_bridge.config import Config
     from libcni.inet import Prefix
+    from libcni.netlink.codec import Message
     from libcni.netlink.link import Link
     from libcni.netlink.socket import Socket
 
@@ -28,6 +29,7 @@ class Changes:
     """What this ADD changed about the bridge and the host, for `revert` on its undo stack."""
 
     __slots__ = (
+        "accept_ra",
         "added",
         "created",
         "forwarding",
@@ -47,6 +49,8 @@ class Changes:
         #: The MAC address that proves a bridge of this name to be the one made here.
         self.created = ""
         self.is_up = False
+        #: The sysctl of an existing bridge that was down, where it was changed.
+        self.accept_ra = ""
         self.promiscuous = False
         #: Addresses put on the bridge, and those that made room for them, with their device.
         self.added: list[tuple[int, Prefix]] = []
@@ -55,37 +59,83 @@ class Changes:
         self.forwarding: list[str] = []
 
     def revert(self) -> None:
-        """Put everything back, unless other containers use the bridge by now.
+        """Put everything back, unless other containers use it by now.
 
-        Addresses that had to make room (forceAddress) come back in any case. Raises CniError.
+        Addresses that had to make room (forceAddress) come back in any case. Tries everything;
+        raises the first CniError.
         """
-        from libcni.netlink.addr import delete_address, new_address
-        from libcni.netlink.link import delete_link, dump_links
+        from cni_bridge.delete import Attempts
+        from libcni.netlink.link import dump_links
 
+        attempts = Attempts()
         link = find_link(self.sock, self.name)
         shared = link is not None and any(
             port.kind == "veth" for port in dump_links(self.sock, master=link.index)
         )
         if not shared or self.removed:
-            requests = [delete_address(index, prefix) for index, prefix in self.added]
-            requests += [new_address(index, prefix, nodad=True) for index, prefix in self.removed]
-            if requests:
-                self.sock.batch(requests)
-        if shared:
+            attempts.attempt(self._revert_addresses)
+        if not shared:
+            if self.forwarding:
+                attempts.attempt(self._revert_forwarding)
+            if link is not None:
+                attempts.attempt(self._revert_bridge, link)
+        attempts.report()
+
+    def _revert_addresses(self) -> None:
+        from libcni.netlink.addr import delete_address, new_address
+
+        requests = [delete_address(index, prefix) for index, prefix in self.added]
+        requests += [new_address(index, prefix, nodad=True) for index, prefix in self.removed]
+        # ENODEV: it was on a VLAN's gateway, which is gone by now.
+        self._change(requests, EADDRNOTAVAIL, EEXIST, ENODEV)
+
+    def _revert_forwarding(self) -> None:
+        """Switch off what was off, unless another network's containers rely on it by now."""
+        if self._is_forwarded_for():
             return
         for name in self.forwarding:
             sysctl.write(name, "0")
-        if link is None:
-            return
+        # An ADD makes its port before it looks at the sysctl: one that found it still on is
+        # seen now, and one that is not seen now will find it off.
+        if self._is_forwarded_for():
+            for name in self.forwarding:
+                sysctl.write(name, "1")
+
+    def _is_forwarded_for(self) -> bool:
+        """True when there is an attachment of ours, or a veth on somebody's bridge."""
+        from libcni.netlink.link import dump_links
+
+        return any(
+            link.alias.startswith("cni:") or (link.kind == "veth" and link.master)
+            for link in dump_links(self.sock)
+        )
+
+    def _revert_bridge(self, link: Link) -> None:
         if self.created == link.mac:
-            self.sock.batch([delete_link(index=link.index)])
+            self._change([delete_link(index=link.index)], ENODEV)
             return
+        requests = []
         if self.mac and self.mac != link.mac:
-            self.sock.batch([set_link(index=link.index, mac=self.mac)])
-        if self.is_up:
-            self.sock.batch([set_link(index=link.index, up=False)])
-        if self.promiscuous:
-            self.sock.batch([set_link(index=link.index, promiscuous=False)])
+            requests.append(set_link(index=link.index, mac=self.mac))
+        if self.is_up or self.promiscuous:
+            requests.append(
+                set_link(
+                    index=link.index,
+                    up=False if self.is_up else None,
+                    promiscuous=False if self.promiscuous else None,
+                )
+            )
+        try:
+            self._change(requests, ENODEV)
+        finally:
+            if self.accept_ra:
+                sysctl.try_write(f"ipv6/conf/{self.name}/accept_ra", self.accept_ra)
+
+    def _change(self, requests: list[Message], *allowed: int) -> None:
+        """Send all, then raise the first refusal that is none of those allowed."""
+        if requests:
+            for reply in self.sock.batch(requests):
+                reply.check(*allowed)
 
 
 def ensure_bridge(sock: Socket, config: Config, found: Link | None, changes: Changes) -> Link:
@@ -128,7 +178,16 @@ def ensure_bridge(sock: Socket, config: Config, found: Link | None, changes: Cha
         changes.is_up = True
         # Before the bridge can hear anything: a container must not advertise itself as the
         # host's IPv6 router (CVE-2020-10749).
-        sysctl.try_write(f"ipv6/conf/{config.bridge}/accept_ra", "0")
+        name = f"ipv6/conf/{config.bridge}/accept_ra"
+        if changes.created:
+            sysctl.try_write(name, "0")
+        else:
+            try:
+                changes.accept_ra = sysctl.read(name)
+            except OSError:
+                pass  # no IPv6
+            else:
+                sysctl.try_write(name, "0")
     if promiscuous:
         changes.promiscuous = True
     sock.run(set_link(index=found.index, up=True, promiscuous=True if promiscuous else None))
