@@ -56,6 +56,28 @@ def test_gc_after_a_reboot_of_the_containers(host: Host, pod: PodFactory) -> Non
     host.assert_clean(before, BRIDGE)
 
 
+@pytest.mark.parametrize("accident", ["detached", "bridge deleted", "bridge made anew"])
+def test_ports_off_the_bridge(host: Host, pod: PodFactory, accident: str) -> None:
+    before = host.snapshot()
+    one, two, other = pod(), pod(), pod()
+    for each in (one, two):
+        each.add(MASQUERADED)
+    other.add(changed(CONFIG, name="other", bridge="br-other"))
+    if accident == "detached":
+        for each in (one, two, other):
+            host.run("ip", "link", "set", each.veth, "nomaster")
+    else:
+        host.run("ip", "link", "delete", BRIDGE)
+    if accident == "bridge made anew":
+        host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    collect(one, two)
+    assert {one.veth, two.veth, other.veth} & host.link_names() == {two.veth, other.veth}
+    assert one.netns.link_names() == {"lo"}
+    collect(one)
+    other.delete()
+    host.assert_clean(before, BRIDGE, "br-other")
+
+
 def test_missing_list_is_refused(host: Host, pod: PodFactory) -> None:
     one = pod()
     one.add(MASQUERADED)

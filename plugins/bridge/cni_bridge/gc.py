@@ -22,7 +22,7 @@ def gc(request: Request) -> None:
     valid = request.valid_attachments()
     config = lenient(request.config)
     attempts = Attempts()
-    attempts.attempt(_remove_ports, request.network, config.bridge, valid)
+    attempts.attempt(_remove_ports, request.network, valid)
     from cni_bridge import spoofcheck
     from libcni import ipmasq
 
@@ -35,22 +35,20 @@ def gc(request: Request) -> None:
     attempts.report()
 
 
-def _remove_ports(network: str, bridge: str, valid: set[tuple[str, str]]) -> None:
-    """Delete the bridge's ports that bear this network's alias and belong to nobody valid."""
-    from libcni.netlink.link import delete_link, dump_links, find_link
+def _remove_ports(network: str, valid: set[tuple[str, str]]) -> None:
+    """Delete the host ends that bear this network's alias and belong to nobody valid.
+
+    Wherever they are: a port outlives its bridge, and stays off it when the bridge is made anew.
+    """
+    from libcni.netlink.link import delete_link, dump_links
     from libcni.netlink.socket import Socket
 
     sock = Socket()
-    master = find_link(sock, bridge)
-    if master is None:
-        return
     keep = {Attachment(network, container_id, ifname).alias for container_id, ifname in valid}
     stray = [
         delete_link(index=link.index)
-        for link in dump_links(sock, master=master.index)
-        if link.kind == "veth"
-        and link.alias.startswith(network_marks(network))
-        and link.alias not in keep
+        for link in dump_links(sock, kind="veth")
+        if link.alias.startswith(network_marks(network)) and link.alias not in keep
     ]
     if stray:
         for reply in sock.batch(stray):
