@@ -6,7 +6,6 @@ A kernel built without CONFIG_BRIDGE_VLAN_FILTERING answers EOPNOTSUPP.
 
 from __future__ import annotations
 
-from _socket import AF_UNSPEC
 from _struct import unpack_from
 
 from libcni.netlink.codec import CHANGE, NLM_F_REQUEST, Message, Reader
@@ -69,21 +68,26 @@ def _change(
     )
 
 
+def get_vlans(port: int) -> Message:
+    """Ask for the VLANs of a port or bridge; the message of a dump."""
+    # The family is the kernel's key to the handler: only that of bridges has one.
+    return Message(
+        _RTM_GETVLAN,
+        NLM_F_REQUEST,
+        f"list VLANs of bridge port {port}",
+        VLAN_QUERY,
+        (AF_BRIDGE, port),
+        {},
+    )
+
+
 def dump_vlans(sock: Socket, port: int) -> dict[int, int]:
     """The VLANs a port (or a bridge itself) carries, each with its PVID and UNTAGGED flags.
 
     Needs Linux 5.6. Raises NetlinkError.
     """
-    message = Message(
-        _RTM_GETVLAN,
-        NLM_F_REQUEST,
-        f"list VLANs of bridge port {port}",
-        VLAN_QUERY,
-        (AF_UNSPEC, port),
-        {},
-    )
     found: dict[int, int] = {}
-    for body in sock.dump(message):
+    for body in sock.dump(get_vlans(port)):
         if unpack_from("=i", body, 4)[0] != port:
             continue
         for entry in _READER.read(VLAN_ATTRIBUTES, body, 8).get("BRIDGE_VLANDB_ENTRY", ()):

@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from cni_bridge import check
+from cni_bridge.config import Config
+from libcni.netlink.socket import Socket
+from libcni.types.result import Result
 from tests.netns.bridge_network import (
     BRIDGE,
     CONFIG,
@@ -194,6 +198,14 @@ def test_promiscuous_mode(host: Host, pod: PodFactory) -> None:
     one.check().succeeded()
     host.run("ip", "link", "set", BRIDGE, "promisc", "off")
     one.check().failed(103, "promiscuous", BRIDGE)
+
+
+def test_vlan_filtering_of_an_existing_bridge_is_not_demanded(host: Host) -> None:
+    """ADD leaves it as it finds it. Not every kernel can filter, so this is but the one step."""
+    host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    host.run("ip", "link", "set", BRIDGE, "up")
+    link = check._check_bridge(Socket(), Config(changed(LAYER2, vlan=100)), Result())
+    assert link.name == BRIDGE and not link.vlan_filtering
 
 
 def test_another_sandbox(host: Host, pod: PodFactory) -> None:

@@ -393,6 +393,14 @@ MESSAGES: list[tuple[Message, Any, int, int, dict[str, int], dict[str, Any]]] = 
         {"family": 7, "index": 4},
         {"IFLA_AF_SPEC": {"IFLA_BRIDGE_VLAN_INFO": {"flags": 0, "vid": 1}}},
     ),
+    (
+        vlan.get_vlans(4),
+        br_vlan.br_vlan_query,
+        114,
+        REQUEST,
+        {"family": 7, "ifindex": 4},
+        {},
+    ),
 ]
 
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VLANs of a bridge port: which frames it takes in, and which go out untagged."""
+"""VLANs of a bridge port: which frames it takes in, and which go out untagged.
+
+To read them there is `libcni.netlink.vlan.dump_vlans`.
+"""
 
 from __future__ import annotations
 
-from _struct import unpack_from
 from errno import ENOENT
 
 from cni_bridge.config import DEFAULT_VLAN, PVID, UNTAGGED
-from libcni.netlink.codec import CHANGE, NLM_F_REQUEST, Message, Reader
+from libcni.netlink.codec import CHANGE, Message
 from libcni.netlink.tables.link import LINK
-from libcni.netlink.tables.vlan import VLAN, VLAN_ATTRIBUTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ _AF_BRIDGE = 7
 # linux/rtnetlink.h
 _RTM_DELLINK = 17
 _RTM_SETLINK = 19
-_RTM_GETVLAN = 114
-
-_READER = Reader(
-    "BRIDGE_VLANDB_ENTRY_INFO", "BRIDGE_VLANDB_ENTRY_RANGE", repeated=("BRIDGE_VLANDB_ENTRY",)
-)
 
 
 def set_vlans(sock: Socket, port: Link, config: Config, bridge: Link) -> None:
@@ -65,26 +61,3 @@ def vlan_message(kind: int, index: int, name: str, vlans: dict[int, int]) -> Mes
             }
         },
     )
-
-
-def read_vlans(sock: Socket, port: Link) -> dict[int, int]:
-    """The VLANs that the port is in, with their PVID and UNTAGGED flags. Raises NetlinkError."""
-    request = Message(
-        _RTM_GETVLAN,
-        NLM_F_REQUEST,
-        f"list VLANs of port {port.name}",
-        VLAN,
-        (_AF_BRIDGE, port.index),
-        {},
-    )
-    found: dict[int, int] = {}
-    for body in sock.dump(request):
-        if unpack_from("=i", body, 4)[0] != port.index:
-            continue
-        entries = _READER.read(VLAN_ATTRIBUTES, body, 8).get("BRIDGE_VLANDB_ENTRY", [])
-        for entry in entries:
-            flags, first = entry["BRIDGE_VLANDB_ENTRY_INFO"]
-            last = entry.get("BRIDGE_VLANDB_ENTRY_RANGE", first)
-            for vlan in range(first, last + 1):
-                found[vlan] = flags & (PVID | UNTAGGED)
-    return found
