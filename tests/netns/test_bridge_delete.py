@@ -257,6 +257,26 @@ def test_changed_configuration_does_not_matter(host: Host, pod: PodFactory) -> N
     host.assert_clean(before, BRIDGE)
 
 
+@pytest.mark.parametrize("backend", [None, "nftables", "iptables"])
+@pytest.mark.parametrize("keys", [("ipMasq",), ("macspoofchk",), ("ipMasq", "macspoofchk")])
+def test_keys_dropped_since_the_add(
+    host: Host, pod: PodFactory, keys: tuple[str, ...], backend: str | None
+) -> None:
+    """What ADD made goes, though the configuration no longer asks for it."""
+    before = host.snapshot()
+    one, other = pod(), pod()
+    config = changed(MASQUERADED, ipMasqBackend=backend)
+    one.add(config)
+    other.add(config)
+    dropped: dict[str, Any] = dict.fromkeys(keys)
+    one.call("DEL", changed(config, **dropped)).succeeded()
+    assert one.address() not in host.run("nft", "list", "ruleset")
+    assert one.container_id not in host.run("nft", "list", "ruleset")
+    other.check().succeeded()
+    other.call("DEL", changed(other.with_result(), **dropped)).succeeded()
+    host.assert_clean(before, BRIDGE)
+
+
 def test_everything_is_tried_when_a_step_fails(host: Host, pod: PodFactory) -> None:
     one = pod()
     one.add(MASQUERADED)

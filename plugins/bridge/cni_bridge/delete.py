@@ -7,7 +7,11 @@ needed. A step that fails does not keep the others from being tried; the first e
 
 from __future__ import annotations
 
+from errno import EPERM
+
 from cni_bridge.removal import start_removal
+from libcni.netlink.codec import NLM_F_REQUEST, Message
+from libcni.netlink.socket import NETLINK_NETFILTER, Socket
 from libcni.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
@@ -15,11 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from libcni.attachment import Attachment
+    from libcni.netlink.codec import Layout
     from libcni.skel.request import Request
 
 
 #: As in `config`, which DEL does not load.
 _DEFAULT_BRIDGE = "cni0"
+
+# linux/netfilter/nf_tables.h; the tables of libcni.netlink.tables.nft take longer to load than
+# this takes in all.
+_GET_TABLE, _GET_CHAIN = 10 << 8 | 1, 10 << 8 | 4
+_INET, _IPV4, _BRIDGE, _IPV6 = 1, 2, 7, 10
+_NAMES: Layout = (">BBH", {"TABLE": (1, "s"), "CHAIN": (3, "s")})
 
 
 class Attempts:
@@ -77,13 +89,18 @@ def delete(request: Request) -> None:
     attempts = Attempts()
     # First, as the wait that ends in closing their sockets then passes together with the
     # links' own; until then the sockets stay open.
-    pending = []
-    if config.masquerade:
+    pending: list[Any] = []
+    masquerade, spoof_check = config.masquerade, config.spoof_check
+    if not (masquerade and spoof_check):
+        there = attempts.attempt(_tables, request.attachment, pending)
+        if there is not None:
+            masquerade, spoof_check = masquerade or there[0], spoof_check or there[1]
+    if masquerade:
         from libcni import ipmasq
 
         addresses = _addresses(request.config.get("prevResult"))
         pending.append(attempts.attempt(ipmasq.remove, request.attachment, addresses))
-    if config.spoof_check:
+    if spoof_check:
         from cni_bridge import spoofcheck
 
         pending.append(attempts.attempt(spoofcheck.remove, request.attachment))
@@ -96,6 +113,41 @@ def delete(request: Request) -> None:
     if removal is not None:
         attempts.attempt(removal.finish)
     attempts.report()
+
+
+def _tables(attachment: Attachment, held: list[Any]) -> tuple[bool, bool]:
+    """Whether masquerading and spoof checks may have state here, whatever the configuration says.
+
+    ADD may have been asked for what the configuration no longer names. Four names are looked
+    for (0.1 ms) as a vain search of the rules would cost more than the rest of DEL. The socket
+    is added to `held`: it may be slow to close (see `libcni.nftables.transaction`).
+    """
+    try:
+        sock = Socket(NETLINK_NETFILTER)
+    except CniError:
+        return False, False  # no nfnetlink in this kernel
+    held.append(sock)
+    chain = attachment.go_masquerade_chain
+    replies = sock.batch([_look_for(_GET_TABLE, _INET, "adder_ipmasq")])
+    if replies[0].error == EPERM:
+        # Of a batch without CAP_NET_ADMIN the kernel answers but the first request.
+        return False, False
+    replies += sock.batch(
+        [
+            # The backend iptables, where it is iptables-nft.
+            _look_for(_GET_CHAIN, _IPV4, "nat", chain),
+            _look_for(_GET_CHAIN, _IPV6, "nat", chain),
+            _look_for(_GET_TABLE, _BRIDGE, "adder_spoofcheck"),
+        ]
+    )
+    # Any errno is a no: ENOENT, or EINVAL of a kernel without nftables.
+    found = [not reply.error for reply in replies]
+    return any(found[:3]), found[3]
+
+
+def _look_for(kind: int, family: int, table: str, chain: str = "") -> Message:
+    names = {"TABLE": table, "CHAIN": chain or None}
+    return Message(kind, NLM_F_REQUEST, f"look for table {table}", _NAMES, (family, 0, 0), names)
 
 
 def _addresses(result: Any) -> list[str] | None:
