@@ -20,7 +20,7 @@ def test_interface_exists_in_the_container(
     container.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
     before, inside = host.snapshot(), container.snapshot()
     run_plugin("bridge", "ADD", network(), netns=container).failed(101, "eth0")
-    host.assert_clean(before)
+    host.assert_unchanged(before)
     assert inside.difference(container.snapshot()) == []
 
 
@@ -80,7 +80,7 @@ def test_bridge_is_none(
     before = host.snapshot()
     error = run_plugin("bridge", "ADD", network(), netns=netns()).failed(101, BRIDGE)
     assert "bridge" in error["msg"]
-    host.assert_clean(before)
+    host.assert_unchanged(before)
 
 
 def test_bridge_has_another_address(
@@ -105,7 +105,7 @@ def test_addresses_are_exhausted(
     container = netns()
     error = run_plugin("bridge", "ADD", config, netns=container, container_id="c2").failed(100)
     assert "10.203.0." in error["msg"]
-    host.assert_clean(before)
+    host.assert_unchanged(before)
     assert container.link_names() == {"lo"}
 
 
@@ -124,7 +124,7 @@ def test_result_of_an_ipam_without_addresses(
         "bridge", "ADD", config, netns=netns(), path=f"{tmp_path}:{run_plugin.bin_dir}"
     )
     assert answer.rc == 1 and answer.json["code"] >= 100, answer
-    host.assert_clean(before)
+    host.assert_unchanged(before)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_ipam_that_misbehaves(
     assert answer.rc == 1, answer
     assert answer.json["code"] in (6, 104), answer.json
     assert "bad-ipam" in f"{answer.json}", answer.json
-    host.assert_clean(before)
+    host.assert_unchanged(before)
 
 
 def test_nothing_is_reserved_by_a_failure(
