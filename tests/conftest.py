@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from tests.rig import isolation, plugins
 from tests.rig.host import Host, Netns
 
+_PASSED = pytest.StashKey[bool]()
 _NEED_ROOT = {"host", "netns", "run_plugin"}
 
 
@@ -23,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Isolate the process that runs tests: pytest itself, or each xdist worker."""
     config.addinivalue_line("markers", "root: needs root and network namespaces")
     config.addinivalue_line("markers", "bench: measures; not part of `make test`")
+    config.addinivalue_line(
+        "markers", "expect_leftovers(reason): the host is not compared at the end of the test"
+    )
     distributes = bool(getattr(config.option, "numprocesses", None))
     is_worker = hasattr(config, "workerinput")
     if os.geteuid() == 0 and (is_worker or not distributes):
@@ -36,6 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("root")
         if os.geteuid() != 0 and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let `host` know how the test ended."""
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +67,21 @@ def go_bin_dir() -> pathlib.Path:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    """An empty host of the test's own."""
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """An empty host of the test's own.
+
+    After a test that passed, what it attached by `run_plugin` is deleted, its namespaces go, and
+    the host is compared with what it was: links, addresses, routes, rules, neighbours, FDB,
+    nftables, sysctls, files. What a test makes by hand it removes, or it says why not
+    (`host.expect_leftovers(reason)`, or the mark of that name).
+    """
     made = Host()
+    for mark in request.node.iter_markers("expect_leftovers"):
+        made.expect_leftovers(*mark.args)
     try:
         yield made
+        if request.node.stash.get(_PASSED, False):
+            made.finish()
     finally:
         made.close()
 
@@ -70,4 +95,4 @@ def netns(host: Host) -> Callable[..., Netns]:
 @pytest.fixture
 def run_plugin(host: Host, bin_dir: pathlib.Path) -> plugins.Runner:
     """run_plugin(type, command, config, netns=..., ...) -> Reply(rc, json, stderr)."""
-    return plugins.Runner(bin_dir)
+    return plugins.Runner(bin_dir, host)

@@ -146,3 +146,4 @@ def test_own_namespace_where_it_is_meant(host: Host, run_plugin: Runner) -> None
     path = f"/proc/{os.getpid()}/ns/net"
     config = network(type="loopback")
     run_plugin("loopback", "ADD", config, netns=path, CNI_NETNS_OVERRIDE="1").result()
+    host.expect_leftovers("the end of the attachment sets the host's own lo down")

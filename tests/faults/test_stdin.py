@@ -151,3 +151,4 @@ def test_configuration_in_small_pieces(
             time.sleep(0.01)
         process.stdin.close()
         assert json.loads(process.stdout.read())["ips"]
+    run_plugin("bridge", "DEL", GOOD, container_id="c1").succeeded()

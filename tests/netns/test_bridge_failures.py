@@ -148,6 +148,7 @@ def test_forwarding_that_others_rely_on(
     host: Host, pod: PodFactory, tmp_path: pathlib.Path, other: str
 ) -> None:
     """Another network's ADD finds it switched on by one that fails afterwards."""
+    host.expect_leftovers("what the others made stays, in the test as on a host")
     forward = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
     forward.write_text("0")
     before = host.snapshot()
@@ -318,11 +319,14 @@ def test_read_only_sysctls(host: Host, pod: PodFactory, bin_dir: pathlib.Path) -
     host.assert_clean(before)
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     assert call(config)["ips"]
+    one.call("DEL", config).succeeded()
+    host.share(BRIDGE)
 
 
 def test_bridge_is_full(host: Host, pod: PodFactory) -> None:
     one = pod()
     host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    host.expect_leftovers("a thousand ports, made by hand")
     batch = pathlib.Path("/run/ports")
     names = [f"f{n}" for n in range(1023)]
     batch.write_text("".join(f"link add {n} master {BRIDGE} type veth peer {n}p\n" for n in names))

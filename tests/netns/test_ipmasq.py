@@ -29,11 +29,20 @@ from libcni.types.errors import (
 )
 from tests.rig import isolation
 from tests.rig.host import Host, Netns
+from tests.rig.plugins import Runner
 
 POD = Attachment("podnet", "0a1b", "eth0")
 OTHER = Attachment("podnet", "2c3d", "eth0")
 BOTH = ["10.244.1.2/24", "fd00:1::2/64"]
 SETS = {"ip4.podnet/10.244.1.0/24": ["10.244.1.2"], "ip6.podnet/fd00_1__/64": ["fd00:1::2"]}
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(host: Host) -> Iterator[None]:
+    """At the end of each test, what masquerades is removed, before the host is compared."""
+    yield
+    for network in ("podnet", "podnet2", "other", "gonet"):
+        ipmasq.gc(network, set())
 
 
 def ruleset(kind: str, table: str = "adder_ipmasq") -> list[dict[str, Any]]:
@@ -240,6 +249,7 @@ def test_gc(host: Host) -> None:
     ipmasq.check(OTHER, ["10.244.1.3/24"])
     ipmasq.gc("podnet2", set())
     assert masquerade_rules() == ["ip4.podnet/10.244.1.0/24"]
+    isolation.command("nft", "flush set inet adder_ipmasq ip4.podnet/10.244.1.0/24")
 
 
 def test_gc_of_thousands(host: Host) -> None:
@@ -523,6 +533,8 @@ def test_iptables_rules_of_others_stay(host: Host, iptables: str) -> None:
     ipmasq.ensure(POD, BOTH, "iptables")
     ipmasq.remove(POD, BOTH)
     assert nat_rules() == before
+    isolation.command("iptables", "-t", "nat", "-F", "POSTROUTING")
+    isolation.command("iptables", "-t", "nat", "-X", "MINE")
 
 
 def test_iptables_lock(
@@ -559,9 +571,13 @@ def test_iptables_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def go_bridge(
-    go_bin_dir: pathlib.Path, command: str, namespace: Netns, result: Any = None
+    run_plugin: Runner,
+    go_bin_dir: pathlib.Path,
+    command: str,
+    namespace: Netns,
+    result: Any = None,
 ) -> dict[str, Any]:
-    """Run Debian's Go bridge with ipMasq; its result."""
+    """Run Debian's Go bridge with ipMasq, on the system's iptables; its result."""
     config: dict[str, Any] = {
         "cniVersion": "1.0.0",
         "name": "gonet",
@@ -576,30 +592,28 @@ def go_bridge(
     }
     if result:
         config["prevResult"] = result
-    done = subprocess.run(
-        [go_bin_dir / "bridge"],
-        input=json.dumps(config),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": "go1",
-            "CNI_NETNS": namespace.path,
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(go_bin_dir),
-        },
+    reply = run_plugin(
+        "bridge",
+        command,
+        config,
+        netns=namespace,
+        container_id="go1",
+        bin_dir=go_bin_dir,
+        variables={"PATH": os.environ["PATH"]},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout) if done.stdout else {}
+    assert reply.rc == 0, reply
+    return reply.json or {}
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_go_iptables_state_is_checked_and_removed(
-    host: Host, netns: Callable[..., Netns], go_bin_dir: pathlib.Path, iptables: str, known: bool
+    iptables: str,
+    netns: Callable[..., Netns],
+    run_plugin: Runner,
+    go_bin_dir: pathlib.Path,
+    known: bool,
 ) -> None:
-    result = go_bridge(go_bin_dir, "ADD", netns())
+    result = go_bridge(run_plugin, go_bin_dir, "ADD", netns())
     assert len(nat_rules()) == 8
     attachment = Attachment("gonet", "go1", "eth0")
     addresses = [ip["address"] for ip in result["ips"]]
@@ -612,17 +626,17 @@ def test_go_iptables_state_is_checked_and_removed(
 
 
 def test_go_removes_our_iptables_state(
-    host: Host, netns: Callable[..., Netns], go_bin_dir: pathlib.Path, iptables: str
+    iptables: str, netns: Callable[..., Netns], run_plugin: Runner, go_bin_dir: pathlib.Path
 ) -> None:
     namespace = netns()
-    result = go_bridge(go_bin_dir, "ADD", namespace)
+    result = go_bridge(run_plugin, go_bin_dir, "ADD", namespace)
     attachment = Attachment("gonet", "go1", "eth0")
     addresses = [ip["address"] for ip in result["ips"]]
     theirs = sorted(nat_rules())
     ipmasq.remove(attachment)
     ipmasq.ensure(attachment, addresses, "iptables")
     assert sorted(nat_rules()) == theirs
-    go_bridge(go_bin_dir, "DEL", namespace, result)
+    go_bridge(run_plugin, go_bin_dir, "DEL", namespace, result)
     assert nat_rules() == []
 
 
@@ -643,7 +657,7 @@ table inet cni_plugins_masquerade {{
 
 
 @pytest.fixture
-def go_nftables(host: Host) -> None:
+def go_nftables(host: Host) -> Iterator[None]:
     """Rules of the Go plugins for POD, OTHER, and a container of another network."""
     from libcni.ipmasq.leftovers import go_comment_prefix
 
@@ -653,6 +667,8 @@ def go_nftables(host: Host) -> None:
         elsewhere=go_comment_prefix("x", "0a1b", "eth0"),
     )
     subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    yield
+    isolation.command("nft", "delete table inet cni_plugins_masquerade")
 
 
 def go_nftables_sources() -> set[str]:

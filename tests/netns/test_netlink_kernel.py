@@ -28,6 +28,14 @@ MAC = "02:00:00:00:00:05"
 V4, V6 = Prefix.parse("10.1.0.1/24"), Prefix.parse("fd00:1::1/64")
 
 
+@pytest.fixture(autouse=True)
+def no_links_stay(host: Host) -> Iterator[None]:
+    """At the end of each test, what it made goes, before the host is compared."""
+    yield
+    for name in host.link_names() - {"lo"}:
+        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
 def bridge_json(*words: str) -> Any:
     """What `bridge` of iproute2 shows."""
     shown = subprocess.run(

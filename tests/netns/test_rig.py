@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.rig.host import Host, Netns
+from tests.rig.host import Host, Netns, is_documented, is_store
 from tests.rig.plugins import Runner
 
 CONFIG = {
@@ -43,6 +43,52 @@ def test_snapshot_sees_every_kind_of_change(host: Host) -> None:
     assert changed >= {"link:", "address:", "rule:", "neighbour:", "nft:", "file:", "sysctl:"}
     with pytest.raises(AssertionError, match="seen0"):
         host.assert_unchanged(before)
+    with pytest.raises(AssertionError, match="seen"):
+        host.finish()
+    host.expect_leftovers("this test is about seeing them")
+
+
+def test_the_end_of_a_test_deletes_and_compares(
+    host: Host, netns: Callable[..., Netns], run_plugin: Runner
+) -> None:
+    run_plugin("bridge", "ADD", CONFIG, netns=netns()).result()
+    host.run("ip", "link", "add", "byhand0", "type", "bridge")
+    host.finish()
+    assert host.link_names() == {"lo", "rig0"}
+    pathlib.Path("/proc/sys/net/ipv4/conf/lo/rp_filter").write_text("1")
+    with pytest.raises(AssertionError, match="rp_filter"):
+        host.finish()
+    with pytest.raises(AssertionError, match="why"):
+        host.expect_leftovers("")
+    host.expect_leftovers("this test is about seeing them")
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("sysctl", "ipv4/conf/br0/send_redirects=1"),
+        ("file", "/run/whatever"),
+        ("file", "/var/lib/cni/networks/podnet/10.1.2.3 b'x'"),
+        ("file", "/var/lib/cni/networks/podnet/.owners/0a1b b'x'"),
+        ("nft", "table inet theirs theirs"),
+        ("nft", "chain ip nat CNI-0a1b"),
+        ("nft", 'element inet adder_ipmasq ip4.podnet/10.1.2.0/24 "10.1.2.3"'),
+    ],
+)
+def test_what_is_not_documented_is_not_excused(section: str, line: str) -> None:
+    assert not is_documented(section, line)
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("sysctl", "ipv4/ip_forward=1"),
+        ("nft", "table inet adder_ipmasq adder_ipmasq"),
+        ("link", "ifname=cni0"),
+    ],
+)
+def test_an_add_that_failed_has_no_such_excuse(section: str, line: str) -> None:
+    assert not is_store(section, line)
 
 
 def test_go_add_and_del_leave_only_what_is_documented(

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import pathlib
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,11 +16,20 @@ from libcni.attachment import Attachment
 from libcni.types.errors import CHECK_FAILED, CniError
 from tests.rig import isolation
 from tests.rig.host import Host, Netns
+from tests.rig.plugins import Runner
 
 POD = Attachment("podnet", "0a1b", "eth0")
 OTHER = Attachment("podnet", "2c3d", "eth0")
 MAC = "02:00:00:00:00:02"
 OTHER_MAC = "02:00:00:00:00:03"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(host: Host) -> Iterator[None]:
+    """At the end of each test, what guards is removed, before the host is compared."""
+    yield
+    for network in ("podnet", "podnet2"):
+        spoofcheck.gc(network, set())
 
 
 def listed(kind: str) -> list[dict[str, Any]]:
@@ -204,7 +211,7 @@ def test_frames(host: Host, netns: Callable[..., Netns]) -> None:
 
 
 def test_go_state_is_checked_and_removed(
-    host: Host, netns: Callable[..., Netns], go_bin_dir: pathlib.Path
+    netns: Callable[..., Netns], run_plugin: Runner, go_bin_dir: pathlib.Path
 ) -> None:
     config = {
         "cniVersion": "1.0.0",
@@ -215,23 +222,15 @@ def test_go_state_is_checked_and_removed(
     }
     results = []
     for container in ("go1", "go2"):
-        done = subprocess.run(
-            [go_bin_dir / "bridge"],
-            input=json.dumps(config),
-            capture_output=True,
-            text=True,
-            check=False,
-            env={
-                **os.environ,
-                "CNI_COMMAND": "ADD",
-                "CNI_CONTAINERID": container,
-                "CNI_NETNS": netns().path,
-                "CNI_IFNAME": "eth0",
-                "CNI_PATH": str(go_bin_dir),
-            },
+        reply = run_plugin(
+            "bridge",
+            "ADD",
+            config,
+            netns=netns(),
+            container_id=container,
+            bin_dir=go_bin_dir,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        results.append(json.loads(done.stdout))
+        results.append(reply.result())
     _, veth, inside = results[0]["interfaces"]
     attachment = Attachment("gonet", "go1", "eth0")
     spoofcheck.check(attachment, veth["name"], inside["mac"])

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tests.rig import isolation, snapshot
@@ -97,24 +99,44 @@ def _names(line: str, name: str) -> bool:
     return name in plain.split()
 
 
+#: What host-local keeps of a network: its directory and in it, besides reservations, these.
+_STORE = re.compile(
+    r"/var/lib/cni/networks(/[^/ ]+(/(lock|last_reserved_ip\.\d+|\.owners)( .*)?)?)?", re.DOTALL
+)
+#: Forwarding is one setting that the kernel copies to every interface; it also switches
+#: accept_redirects off, as routers have to.
+_FORWARDING = re.compile(
+    r"ipv4/ip_forward=[01]|ipv[46]/conf/[^/]+/forwarding=[01]|ipv4/conf/all/accept_redirects=[01]"
+)
+#: The masquerade of a network and of multicast; the one rule of macspoofchk; and what
+#: iptables-nft makes whenever it is called.
+_SKELETON = re.compile(
+    r"(table inet|chain inet adder_ipmasq|set inet adder_ipmasq|rule inet adder_ipmasq) "
+    r"(adder_ipmasq|postrouting|ip[46]\.).*"
+    r"|(table bridge|chain bridge adder_spoofcheck|set bridge adder_spoofcheck"
+    r"|rule bridge adder_spoofcheck) (adder_spoofcheck|prerouting|guarded|allowed).*"
+    r"|table (ip|ip6|bridge) nat nat"
+    r"|chain (ip|ip6|bridge) nat (PREROUTING|INPUT|OUTPUT|POSTROUTING)( .*)?"
+)
+
+
+def is_store(section: str, line: str) -> bool:
+    """What even an ADD that failed may leave: host-local's directory, but no reservation."""
+    return section == "file" and _STORE.fullmatch(line) is not None
+
+
 def is_documented(section: str, line: str) -> bool:
-    """What an ADD may leave behind after the last DEL, as the reference plugins do.
+    """What a successful ADD and its DEL may leave behind, besides the bridge.
 
     Forwarding stays switched on (others rely on it by now); host-local keeps its lock and the
-    last address it gave; frames of rule sets (tables, chains, sets) stay for the next ADD, but
-    neither rules of a container nor elements.
+    last address it gave; frames of rule sets (tables, chains, sets, rules that name no
+    container) stay for the next ADD.
     """
     if section == "sysctl":
-        return "forward" in line or "redirects" in line
-    if section == "file":
-        name = line.split(" b'")[0].rpartition("/")[2]
-        directory = not line.split(" b'")[0].count(" ") and pathlib.Path(line).is_dir()
-        return name == "lock" or name.startswith("last_reserved_ip.") or directory
+        return _FORWARDING.fullmatch(line) is not None
     if section == "nft":
-        return line.startswith(("table", "set", "map", "counter")) or (
-            line.startswith(("chain", "rule")) and "CNI-" not in line and "cni:" not in line
-        )
-    return False
+        return _SKELETON.fullmatch(line) is not None
+    return is_store(section, line)
 
 
 class Host:
@@ -122,6 +144,13 @@ class Host:
 
     def __init__(self) -> None:
         isolation.fresh_network()
+        self._pristine = snapshot.take()
+        self._leftovers = ""
+        self._at_end: dict[Any, Callable[[], object]] = {}
+        #: Interfaces that some ADD may leave behind.
+        self._shared: list[str] = []
+        self._own_links: list[str] = []
+        self._own_tables: list[str] = []
         self._namespaces: list[Netns] = []
         self._kept: list[str] = []
         self._kept_files: list[str] = []
@@ -133,7 +162,15 @@ class Host:
         return made
 
     def run(self, *words: str) -> str:
-        """Run a tool on the host; its stdout. Raises RuntimeError with its stderr."""
+        """Run a tool on the host; its stdout. Raises RuntimeError with its stderr.
+
+        An interface that `ip link add` makes, or a table that `nft "add table` does, is removed
+        at the end of the test.
+        """
+        if words[:3] == ("ip", "link", "add"):
+            self._own_links.append(words[4] if words[3] in ("dev", "name") else words[3])
+        if words[0] == "nft" and words[1].startswith("add table "):
+            self._own_tables.append(words[1].split(";")[0].removeprefix("add "))
         return isolation.command(*words)
 
     def ip(self, *words: str) -> list[Any]:
@@ -153,6 +190,24 @@ class Host:
     def snapshot(self) -> Snapshot:
         """The host's state now: network and files."""
         return snapshot.take()
+
+    def at_end(self, key: Any, work: Callable[[], object] | None) -> None:
+        """What is to be called before the comparison at the end of the test; None: nothing."""
+        self._at_end.pop(key, None)
+        if work is not None:
+            self._at_end[key] = work
+
+    def share(self, *interfaces: str) -> None:
+        """Interfaces documented to outlive a DEL; the comparison at the end skips them."""
+        self._shared += interfaces
+
+    def expect_leftovers(self, reason: str) -> None:
+        """Do not compare at the end of this test: it leaves something on purpose. Say why.
+
+        The mark `expect_leftovers` does the same for a test that cannot ask for `host`.
+        """
+        assert reason, "why does this test leave something behind?"
+        self._leftovers = reason
 
     def keep(self, *interfaces: str) -> None:
         """Interfaces (bridges) that may outlive the test's DELs: the assertions skip them."""
@@ -176,6 +231,7 @@ class Host:
 
     def assert_clean(self, before: Snapshot, *keep: str) -> None:
         """Like `assert_unchanged`, but for what plugins document to leave after the last DEL."""
+        self.share(*keep)
         changes = before.difference(
             self.snapshot(),
             lambda section, line: (
@@ -183,6 +239,40 @@ class Host:
             ),
         )
         assert not changes, "left behind:\n" + "\n".join(changes)
+
+    def assert_undone(self, before: Snapshot, *keep: str) -> None:
+        """After an ADD that failed: like `assert_unchanged`, but for host-local's directory."""
+        changes = before.difference(
+            self.snapshot(),
+            lambda section, line: is_store(section, line) or self._is_kept(section, line, keep),
+        )
+        assert not changes, "not undone:\n" + "\n".join(changes)
+
+    def finish(self) -> None:
+        """Delete what is still attached, remove the namespaces, compare with the empty host.
+
+        The kernel takes a moment to free a namespace and the interfaces that led to it.
+        """
+        for work in reversed(list(self._at_end.values())):
+            work()
+        for namespace in self._namespaces:
+            namespace.delete()
+        if self._leftovers:
+            return
+        for name in self.link_names().intersection(self._own_links):
+            # The other end of a pair goes with the first.
+            subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
+        for table in self._own_tables:
+            isolation.command("nft", f"add {table}; delete {table}")
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                self.assert_clean(self._pristine, *self._shared)
+                return
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def close(self) -> None:
         """Remove namespaces and files, and leave the network to be freed."""

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tests.rig.host import Netns
+from tests.rig.host import Host, Netns
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 #: Debian's package containernetworking-plugins.
@@ -73,10 +73,15 @@ def environment(
 
 
 class Runner:
-    """Calls plugins of `bin_dir`. Call it as run_plugin(type, command, config, ...)."""
+    """Calls plugins of `bin_dir`. Call it as run_plugin(type, command, config, ...).
 
-    def __init__(self, bin_dir: pathlib.Path) -> None:
+    host: what has been attached and not deleted, by whichever plugin, is deleted by ours there at
+    the end of the test.
+    """
+
+    def __init__(self, bin_dir: pathlib.Path, host: Host | None = None) -> None:
         self.bin_dir = bin_dir
+        self._host = host
 
     def __call__(
         self,
@@ -114,7 +119,32 @@ class Runner:
             timeout=timeout,
             check=False,
         )
+        if self._host is not None and done.returncode == 0 and command in ("ADD", "DEL"):
+            document = json.loads(encode(config) or b"{}")
+            key = (type, document.get("name"), container_id, ifname)
+            arguments = {
+                "netns": netns,
+                "container_id": container_id,
+                "ifname": ifname,
+                "path": path,
+                "variables": variables,
+                **more,
+            }
+            self._remember(command == "ADD", key, document, arguments)
         return reply(done.returncode, done.stdout, done.stderr)
+
+    def _remember(
+        self, attached: bool, key: Any, document: dict[str, Any], arguments: dict[str, Any]
+    ) -> None:
+        assert self._host is not None
+        type = key[0]
+        if type == "bridge":
+            names = [name for key, name in document.items() if key.lower() == "bridge" and name]
+            self._host.share(*(names or ["cni0"]))
+        if attached:
+            self._host.at_end(key, lambda: self(type, "DEL", document, **arguments).succeeded())
+        else:
+            self._host.at_end(key, None)
 
 
 def encode(config: Mapping[str, Any] | bytes | None) -> bytes:

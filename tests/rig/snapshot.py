@@ -15,8 +15,8 @@ Ignore = Callable[[str, Line], bool]
 
 #: Where plugins and runtimes keep files. Temporary files of a one-file freezer would be _MEI*.
 STATE = ("/var/lib/cni", "/run", "/etc/cni")
-#: Mount points of namespaces (made by tests) and the lock file of iptables.
-_NOT_STATE = ("/run/netns", "/run/xtables.lock")
+#: Mount points of namespaces (made by tests), the lock file of iptables, and umount(8)'s own.
+_NOT_STATE = ("/run/netns", "/run/xtables.lock", "/run/mount")
 #: Settings of /proc/sys/net/<family>/conf/*/ that plugins touch, or could by mistake.
 _SYSCTLS = {
     "ipv4": "forwarding accept_redirects send_redirects rp_filter arp_notify arp_ignore "
