@@ -8,8 +8,6 @@ encoding/json reads it: UTF-8, no NaN or Infinity, the last of duplicate keys wi
 
 from __future__ import annotations
 
-import _json
-
 from libcni.types.errors import DECODING_FAILURE, CniError
 from libcni.utf8 import decode
 
@@ -47,7 +45,22 @@ class _Scanner:
     memo: dict[str, str] = {}
 
 
-_scan: Any = _json.make_scanner(_Scanner)  # type: ignore[arg-type]
+#: The C module's scanner, quoter and encoder, once `_codec` has loaded it.
+_functions: tuple[Any, Any, Any] | None = None
+
+
+def _codec() -> tuple[Any, Any, Any]:
+    """Load `_json`: not with this module, as a shared library cannot be in a picture of the
+    interpreter (see tools/freeze/snapshot.c)."""
+    global _functions
+    if _functions is None:
+        import _json
+
+        scan = _json.make_scanner(_Scanner)  # type: ignore[arg-type]
+        quote = _json.encode_basestring
+        encode = _json.make_encoder(None, None, quote, None, ":", ",", False, False, False)  # type: ignore[arg-type]
+        _functions = scan, quote, encode
+    return _functions
 
 
 def loads(data: bytes, what: str = "network configuration") -> Any:
@@ -67,7 +80,7 @@ def loads(data: bytes, what: str = "network configuration") -> Any:
     if start == end:
         raise CniError(DECODING_FAILURE, f"{what} is empty", "a JSON object was expected")
     try:
-        value, stop = _scan(text, start)
+        value, stop = _codec()[0](text, start)
     except (ValueError, StopIteration, RecursionError, ImportError, SystemError):
         # The scanner reports through json.decoder, which a bare plugin cannot import; in the
         # core phase of the interpreter it then fails without an exception of its own.
@@ -133,22 +146,19 @@ def _mend_surrogates(value: Any) -> Any:
     return value
 
 
-_quote = _json.encode_basestring
-_encode: Any = _json.make_encoder(None, None, _quote, None, ":", ",", False, False, False)  # type: ignore[arg-type]
-
-
 def dumps(value: Any) -> str:
     """Compact JSON text; keys in insertion order, non-ASCII kept."""
-    return "".join(_encode(value, 0))
+    return "".join(_codec()[2](value, 0))
 
 
 def dumps_indented(value: Any, margin: str = "") -> str:
     """JSON text indented by four spaces, without a final newline, as the Go plugins print it."""
     inner = margin + "    "
+    _, quote, encode = _codec()
     if isinstance(value, dict) and value:
-        parts = [f"{inner}{_quote(k)}: {dumps_indented(v, inner)}" for k, v in value.items()]
+        parts = [f"{inner}{quote(k)}: {dumps_indented(v, inner)}" for k, v in value.items()]
         return "{\n" + ",\n".join(parts) + f"\n{margin}}}"
     if isinstance(value, list) and value:
         parts = [inner + dumps_indented(v, inner) for v in value]
         return "[\n" + ",\n".join(parts) + f"\n{margin}]"
-    return "".join(_encode(value, 0))
+    return "".join(encode(value, 0))

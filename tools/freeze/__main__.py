@@ -16,7 +16,7 @@ import sys
 
 from libcni.about import NAME, VERSION
 from libcni.boot import TOOLS
-from tools.freeze import hot
+from tools.freeze import hot, snapshot
 
 
 def main() -> int:
@@ -42,6 +42,7 @@ def main() -> int:
     first = staging / names[0]
     hot.write_modules(root, build / "work", shared)
     hot.link_launcher(root, build / "work", first)
+    snapshot.add_snapshot(build / "work", first)
     # By these last bytes a plugin recognises a copy of itself (libcni.invoke.installation).
     with first.open("ab") as file:
         file.write(contents.encode())

@@ -11,22 +11,19 @@ import posix
 import sys
 
 import _adder
+from adder_build import EXTENSIONS, WARM
 
-_CONTENTS = _adder.contents
 _Spec = type(sys.__spec__)
 
 
 class _Extensions:
     """Finder and loader of the C extensions that hot paths use, by a fixed table."""
 
-    def __init__(self, files):
-        self.files = files
-
     def find_spec(self, name, path=None, target=None):
-        file = self.files.get(name)
+        file = EXTENSIONS.get(name)
         if file is None:
             return None
-        return _Spec(name, self, origin=f"{_CONTENTS}/{file}")
+        return _Spec(name, self, origin=f"{_adder.contents}/{file}")
 
     def create_module(self, spec):
         return _imp.create_dynamic(spec)
@@ -38,10 +35,14 @@ class _Extensions:
 def _boot():
     """Finish the interpreter, then install PyInstaller's importer over the bundled libraries."""
     _adder.initialize()
+    import time
+
+    # It is in the picture, with the time zone of the build.
+    time.tzset()
     sys.argv = _adder.argv
-    sys._MEIPASS = _CONTENTS
-    sys._pyinstaller_pyz = _CONTENTS + "/libraries.pyz?0"
-    sys._stdlib_dir = _CONTENTS
+    sys._MEIPASS = _adder.contents
+    sys._pyinstaller_pyz = _adder.contents + "/libraries.pyz?0"
+    sys._stdlib_dir = _adder.contents
     # It asks every frozen module for its spec; this one was started without any.
     sys.modules.pop("adder_entry", None)
     import pyimod02_importers
@@ -57,13 +58,22 @@ def _report(path):
     posix.close(fd)
 
 
-def _main():
-    from adder_extensions import FILES
+def warm():
+    """Import all that plugins use on their hot paths: at build time, for the picture."""
+    for name in WARM:
+        __import__(name)
+
+
+def main():
+    """Be the plugin or tool that the process was started as. Does not return."""
+    posix._exit(_run())
+
+
+def _run():
     from libcni import boot
 
-    sys.meta_path.append(_Extensions(FILES))
     sys.argv = _adder.argv
-    boot.configure(_boot, _CONTENTS + "/data", "/proc/self/exe")
+    boot.configure(_boot, _adder.contents + "/data", "/proc/self/exe")
     name = sys.argv[0].rpartition("/")[2]
     if name in boot.TOOLS:
         return boot.run_tool(name)
@@ -76,5 +86,4 @@ def _main():
     return status
 
 
-# The interpreter's own tear-down would cost a millisecond and free nothing.
-posix._exit(_main())
+sys.meta_path.append(_Extensions())

@@ -61,6 +61,44 @@ def cold_imports(root: pathlib.Path) -> list[str]:
     return sorted(n for n in names if not is_ours(n) and n not in ("__future__", "_adder"))
 
 
+def _imported_at_start(body: list[ast.stmt], ours: set[str]) -> set[str]:
+    """The modules that importing a module of this body imports."""
+    names: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update({f"{node.module}.{alias.name}" for alias in node.names} & ours)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING":
+            names |= _imported_at_start(node.body + node.orelse, ours)
+        elif isinstance(node, ast.Try):
+            names |= _imported_at_start(node.body, ours)
+    return names - {"__future__"}
+
+
+def warm_modules(root: pathlib.Path) -> list[str]:
+    """Those of our modules that need nothing but each other and the interpreter to be imported.
+
+    They are in the snapshot; all others are for cold paths or tools.
+    """
+    modules = our_modules(root)
+    needs = {
+        name: _imported_at_start(ast.parse(path.read_text()).body, set(modules))
+        for name, path in modules.items()
+    }
+    warm = set(modules)
+    while True:
+        cold = {
+            name
+            for name in warm
+            if any(n not in warm and n not in sys.builtin_module_names for n in needs[name])
+        }
+        if not cold:
+            return sorted(warm)
+        warm -= cold
+
+
 class _Strip(ast.NodeTransformer):
     """Remove what costs start-up time and does nothing at run time: all about types."""
 
@@ -116,11 +154,10 @@ def write_modules(root: pathlib.Path, work: pathlib.Path, contents: pathlib.Path
     work: where to write. contents: the collected directory; its name goes into the executable.
     """
     entry = root / "tools/freeze/entry.py"
-    files = f"FILES = {extension_files(contents)!r}"
-    extensions = marshal.dumps(compile(files, "adder_extensions", "exec", optimize=2))
+    build = f"EXTENSIONS = {extension_files(contents)!r}\nWARM = {warm_modules(root)!r}"
     modules = [
         ("adder_entry", False, compile_module("adder_entry", entry)),
-        ("adder_extensions", False, extensions),
+        ("adder_build", False, marshal.dumps(compile(build, "adder_build", "exec"))),
     ]
     for name, path in our_modules(root).items():
         modules.append((name, path.name == "__init__.py", compile_module(name, path)))
@@ -151,7 +188,9 @@ def link_launcher(root: pathlib.Path, work: pathlib.Path, target: pathlib.Path) 
     version = sysconfig.get_config_var("LDVERSION")
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-std=gnu11", f"-I{work}"]
     command += [f"-I{sysconfig.get_path('include')}", "-Wa,-I" + str(work)]
-    command += ["-o", str(target), str(root / "tools/freeze/launcher.c")]
+    command += ["-o", str(target)]
+    command += [str(root / "tools/freeze" / name) for name in ("launcher.c", "snapshot.c")]
+    command += [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")]
     # Not position independent and bound at once: fewer relocations and page faults at start.
     command += ["-no-pie", "-rdynamic", "-Wl,-z,now", f"{library}/libpython{version}.a"]
     command += ["-Wl,-Bstatic", "-lz", "-lexpat", "-Wl,-Bdynamic", "-ldl", "-lm", "-lpthread"]
@@ -174,7 +213,7 @@ def fingerprint(root: pathlib.Path) -> str:
     """Eight hex digits over everything that goes into the frozen directory."""
     digest = hashlib.sha256(sys.version.encode())
     sources = [*our_modules(root).values(), root / "build.spec"]
-    sources += sorted((root / "tools/freeze").glob("*.[pc]*"))
+    sources += sorted((root / "tools/freeze").glob("*.[pch]*"))
     sources += [pathlib.Path(path) for _, path in data_files(root)]
     for package in ("pyroute2", "jsonschema", "netaddr", "rich", "PyInstaller"):
         digest.update(importlib.metadata.version(package).encode())
