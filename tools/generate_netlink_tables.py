@@ -223,7 +223,34 @@ def _protinfo(module: Module, cls: Any) -> str | None:
 
 
 def _af_spec(module: Module, cls: Any) -> str | None:
+    # Of family AF_BRIDGE; `_inet_settings` is for the others.
     return table(module, cls.af_spec_bridge, "BRIDGE_SPEC")
+
+
+def _inet_settings(module: Module) -> None:
+    """A link's message once more, with the IFLA_AF_SPEC of every family but AF_BRIDGE.
+
+    pyroute2 reads IFLA_INET_CONF as one struct, whose first word is the header of the nest; it
+    is written as a nest (inet_set_link_af() in the kernel) of the numbers that follow.
+    """
+    cls = ifinfmsg.ifinfmsg
+    spec = cls.af_spec_inet
+    numbers = {name: number for number, name, _ in numbered(spec)}
+    settings = [
+        f'    "{name}": ({number}, "=I"),'
+        for number, name in enumerate(spec.inet.field_names)
+        if number
+    ]
+    module.bodies.append("\n".join(["INET_CONF: Table = {", *settings, "}"]))
+    inet6 = table(module, spec.inet6, "INET6_SPEC")
+    (number,) = (number for number, name, _ in numbered(cls) if name == "IFLA_AF_SPEC")
+    module.bodies.append(
+        f"""INET_SPEC: Table = {{
+    "AF_INET": ({numbers["AF_INET"]}, {{"IFLA_INET_CONF": (1, INET_CONF)}}),
+    "AF_INET6": ({numbers["AF_INET6"]}, {inet6}),
+}}
+LINK_SETTINGS: Layout = (LINK[0], {{**LINK_ATTRIBUTES, "IFLA_AF_SPEC": ({number}, INET_SPEC)}})"""
+    )
 
 
 def _nexthops(module: Module, cls: Any) -> str:
@@ -259,6 +286,7 @@ def modules() -> dict[str, str]:
     link = Module("rtnetlink: links, bridges, bridge ports and veth pairs.")
     # A veth's peer has the attributes of any link.
     message(link, ifinfmsg.ifinfmsg, "LINK")
+    _inet_settings(link)
 
     tunnel = Module(
         "rtnetlink: link kinds that only some plugins make.",

@@ -12,7 +12,7 @@ from errno import ENOBUFS, ENODEV
 
 from libcni.netlink.codec import CHANGE, CREATE, NLM_F_REQUEST, Message, Reader
 from libcni.netlink.socket import NetlinkError, Socket
-from libcni.netlink.tables.link import LINK, LINK_ATTRIBUTES
+from libcni.netlink.tables.link import LINK, LINK_ATTRIBUTES, LINK_SETTINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTMGRP_LINK = 1
 _RTEXT_FILTER_SKIP_STATS = 8
+#: enum in6_addr_gen_mode (linux/if_link.h).
+_EUI64, _NO_ADDRESSES = 0, 1
 # linux/if.h
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
@@ -341,6 +343,35 @@ def set_link(
             "IFLA_NET_NS_FD": netns if netns >= 0 else None,
             "IFLA_LINKINFO": info,
         },
+    )
+
+
+def set_inet(
+    name: str = "",
+    index: int = 0,
+    *,
+    arp_notify: bool | None = None,
+    address_generation: bool | None = None,
+) -> Message:
+    """Change what IPv4 and IPv6 do with a link, as sysctls would. Idempotent.
+
+    arp_notify is the sysctl of that name. address_generation: False keeps IPv6 from giving the
+    link a link-local address when it comes up. ENODEV if there is no such link, EAFNOSUPPORT
+    where the kernel has no IPv6, or not for a link of so small an MTU.
+    """
+    spec: dict[str, Any] = {}
+    if arp_notify is not None:
+        spec["AF_INET"] = {"IFLA_INET_CONF": {"arp_notify": arp_notify}}
+    if address_generation is not None:
+        mode = _EUI64 if address_generation else _NO_ADDRESSES
+        spec["AF_INET6"] = {"IFLA_INET6_ADDR_GEN_MODE": mode}
+    return Message(
+        RTM_NEWLINK,
+        CHANGE,
+        f"set addressing of link {name or index}",
+        LINK_SETTINGS,
+        (0, 0, index, 0, 0),
+        {"IFLA_IFNAME": name or None, "IFLA_AF_SPEC": spec},
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,19 @@ MESSAGES: list[tuple[Message, Any, int, int, dict[str, int], dict[str, Any]]] = 
                     "IFLA_BRPORT_LEARNING": 1,
                 },
             },
+        },
+    ),
+    (
+        # pyroute2 reads the nest of settings as one array of numbers, so that one is compared
+        # with the bytes that linux/ip.h asks for below.
+        link.set_inet("veth1", address_generation=False),
+        LINK_CLASS,
+        rtnl.RTM_NEWLINK,
+        REQUEST | ACK,
+        {},
+        {
+            "IFLA_IFNAME": "veth1",
+            "IFLA_AF_SPEC": {"AF_INET6": {"IFLA_INET6_ADDR_GEN_MODE": 1}},
         },
     ),
     (
@@ -555,6 +569,19 @@ def test_vlan_entries_are_read_as_pyroute2_writes_them() -> None:
         {"BRIDGE_VLANDB_ENTRY_INFO": (6, 1)},
         {"BRIDGE_VLANDB_ENTRY_INFO": (0, 10), "BRIDGE_VLANDB_ENTRY_RANGE": 12},
     ]
+
+
+#: linux/netlink.h: NLA_F_NESTED.
+NESTED = 0x8000
+
+
+def test_ipv4_settings_are_a_nest_of_numbers() -> None:
+    body = link.set_inet(index=7, arp_notify=True).body
+    # linux/ip.h: IPV4_DEVCONF_ARP_NOTIFY is 22; if_link.h: IFLA_INET_CONF 1, IFLA_AF_SPEC 26.
+    setting = struct.pack("=HHI", 8, 22, 1)
+    conf = struct.pack("=HH", 12, 1 | NESTED) + setting
+    family = struct.pack("=HH", 16, socket.AF_INET | NESTED) + conf
+    assert body[16:] == struct.pack("=HH", 20, 26 | NESTED) + family
 
 
 def test_nftables_rule_is_read_by_pyroute2() -> None:

@@ -95,4 +95,48 @@ LINK_ATTRIBUTES: Table = {
     "IFLA_ALLMULTI": (61, "=I"),
 }
 LINK: Layout = ("=BxHiII", LINK_ATTRIBUTES)
+INET_CONF: Table = {
+    "forwarding": (1, "=I"),
+    "mc_forwarding": (2, "=I"),
+    "proxy_arp": (3, "=I"),
+    "accept_redirects": (4, "=I"),
+    "secure_redirects": (5, "=I"),
+    "send_redirects": (6, "=I"),
+    "shared_media": (7, "=I"),
+    "rp_filter": (8, "=I"),
+    "accept_source_route": (9, "=I"),
+    "bootp_relay": (10, "=I"),
+    "log_martians": (11, "=I"),
+    "tag": (12, "=I"),
+    "arpfilter": (13, "=I"),
+    "medium_id": (14, "=I"),
+    "noxfrm": (15, "=I"),
+    "nopolicy": (16, "=I"),
+    "force_igmp_version": (17, "=I"),
+    "arp_announce": (18, "=I"),
+    "arp_ignore": (19, "=I"),
+    "promote_secondaries": (20, "=I"),
+    "arp_accept": (21, "=I"),
+    "arp_notify": (22, "=I"),
+    "accept_local": (23, "=I"),
+    "src_vmark": (24, "=I"),
+    "proxy_arp_pvlan": (25, "=I"),
+    "route_localnet": (26, "=I"),
+    "igmpv2_unsolicited_report_interval": (27, "=I"),
+    "igmpv3_unsolicited_report_interval": (28, "=I"),
+}
+INET6_SPEC: Table = {
+    "IFLA_INET6_FLAGS": (1, "=I"),
+    "IFLA_INET6_CONF": (2, "=IIIIIIIIIIIIIIIIIIIIIIIIIIIIII"),
+    "IFLA_INET6_STATS": (3, "=QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"),
+    "IFLA_INET6_CACHEINFO": (5, "=IIII"),
+    "IFLA_INET6_ICMP6STATS": (6, "=QQQQQQ"),
+    "IFLA_INET6_TOKEN": (7, "b"),
+    "IFLA_INET6_ADDR_GEN_MODE": (8, "=B"),
+}
+INET_SPEC: Table = {
+    "AF_INET": (2, {"IFLA_INET_CONF": (1, INET_CONF)}),
+    "AF_INET6": (10, INET6_SPEC),
+}
+LINK_SETTINGS: Layout = (LINK[0], {**LINK_ATTRIBUTES, "IFLA_AF_SPEC": (26, INET_SPEC)})
 VETH_DATA["VETH_INFO_PEER"] = (1, ("struct", "=BxHiII", LINK_ATTRIBUTES))

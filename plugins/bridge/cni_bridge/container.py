@@ -9,7 +9,7 @@ from errno import EEXIST
 from libcni import sysctl
 from libcni.inet import Prefix, pton
 from libcni.netlink.addr import new_address
-from libcni.netlink.link import set_link
+from libcni.netlink.link import set_inet, set_link
 from libcni.netlink.route import APPEND, RT_TABLE_MAIN, new_route
 from libcni.netlink.socket import Socket
 from libcni.netns import Namespace, enter
@@ -65,6 +65,8 @@ def configure(
         for ip in result.ips:
             messages.append(new_address(index, Prefix.parse(ip.address), nodad=not config.dad))
         routes = len(result.routes)
+        # See `announce`.
+        messages.append(set_inet(index=index, arp_notify=True))
     if config.container_interface:
         messages.append(set_link(index=index, up=True))
     if routes and result is not None:
@@ -120,12 +122,11 @@ def _set_sysctls(ifname: str, config: Config, version6: bool) -> None:
     if config.dad:
         sysctl.try_write(f"ipv6/conf/{ifname}/enhanced_dad", "1")
         sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "1")
-    else:
-        # Our addresses are unique, IPAM sees to that; detection would keep them unusable for
-        # a second, and fails with hairpin mode.
+    elif version6 or config.hairpin:
+        # Our addresses are unique, IPAM sees to that; detection would keep the link-local one,
+        # which neighbour discovery uses, unusable for a second, and fails with hairpin mode.
+        # Not without need: looking up a sysctl takes longer the more namespaces there are.
         sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "0")
-    # See `announce`.
-    sysctl.try_write(f"ipv4/conf/{ifname}/arp_notify", "1")
     if version6:
         for name in ("lo", ifname):
             try:

@@ -7,10 +7,9 @@ from nothing else: after a killed ADD, by DEL without a namespace, by GC.
 
 from __future__ import annotations
 
-from errno import EEXIST, ENODEV, EXFULL
+from errno import EAFNOSUPPORT, EEXIST, ENODEV, EXFULL
 
 from cni_bridge.device import random_mac
-from libcni import sysctl
 from libcni.netlink.link import (
     OPERSTATE_UP,
     OPERSTATES,
@@ -19,6 +18,7 @@ from libcni.netlink.link import (
     find_link,
     get_link,
     new_veth,
+    set_inet,
     set_link,
 )
 from libcni.types.errors import CONFLICT, EXHAUSTED, KERNEL, CniError
@@ -83,6 +83,8 @@ def create_port(
                     isolated=config.isolated or None,
                 ),
                 get_link(name),
+                # A port's own addresses are of no use, and each costs the host two routes.
+                set_inet(name, address_generation=False),
             ]
         )
         error = replies[0].error
@@ -98,10 +100,9 @@ def create_port(
             continue
         if error and find_link(sock, index=bridge.index) is None:
             return None
-        for reply in replies:
+        for reply in replies[:3]:
             reply.check()
-        # Nothing arrives before the container's end is up.
-        sysctl.try_write(f"ipv6/conf/{name}/accept_ra", "0")
+        replies[3].check(EAFNOSUPPORT)  # no IPv6 here, or not with this MTU
         port = Port(Link(replies[2].items[0]), container_mac)
         if config.filters_vlans:
             from cni_bridge.vlans import set_vlans
