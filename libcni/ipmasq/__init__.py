@@ -83,17 +83,30 @@ def ensure(attachment: Attachment, addresses: list[str], backend: str = "") -> P
     return Pending()
 
 
-def remove(attachment: Attachment, addresses: list[str] | None = None) -> Pending:
+def undo(attachment: Attachment, addresses: list[str]) -> Pending:
+    """`remove` after a failed ADD: also the nftables table, if this process has made it.
+
+    It stays if others use it by then. Idempotent. Raises CniError 11 or 102.
+    """
+    return remove(attachment, addresses, failed=True)
+
+
+def remove(
+    attachment: Attachment, addresses: list[str] | None = None, failed: bool = False
+) -> Pending:
     """Remove what either backend, ours or the Go plugins', made for the attachment. Idempotent.
 
-    addresses: if known, saves a search. Forks only where iptables-legacy's nat table is in use
-    in this namespace. Raises CniError 11 or 102.
+    addresses: if known, saves a search. failed: see `undo`. Forks only where iptables-legacy's
+    nat table is in use in this namespace. Raises CniError 11 or 102.
     """
     from libcni.ipmasq import nft
 
     prefixes = _prefixes(addresses) if addresses else None
     try:
-        pending = Pending(nft.remove(attachment, prefixes))
+        if failed:
+            pending = Pending(nft.undo(attachment, prefixes or []))
+        else:
+            pending = Pending(nft.remove(attachment, prefixes))
     except NetlinkError:
         if not nft.unusable():
             raise

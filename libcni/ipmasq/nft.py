@@ -116,7 +116,9 @@ def ensure(attachment: Attachment, prefixes: list[Prefix]) -> Socket:
         # New elements alone clash with nobody: their sets' rules keep the sets in place.
         bound = number if frame or stale else 0
         raced = TRANSIENT if bound else (ENOENT, EEXIST, *TRANSIENT)
+        absent = bool(frame) and not existing and TABLE.is_absent(sock)
         if not changes or not refused(commit(sock, changes, bound), *raced):
+            TABLE.made_here |= absent
             break
     return sock
 
@@ -243,6 +245,13 @@ def remove(attachment: Attachment, prefixes: list[Prefix] | None) -> Socket:
             changes += leftovers.removal(sock, attachment, prefixes, tables)
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
             break
+    return sock
+
+
+def undo(attachment: Attachment, prefixes: list[Prefix]) -> Socket:
+    """`remove` what this process has made; the table too, if it made that and it is not used."""
+    sock = remove(attachment, prefixes)
+    TABLE.undo(sock)
     return sock
 
 

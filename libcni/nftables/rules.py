@@ -41,13 +41,17 @@ _HANDLE = Reader("NFTA_RULE_HANDLE")
 
 
 class Table:
-    """A table by family (INET, IPV4, BRIDGE, IPV6) and name; what everything else is made in."""
+    """A table by family (INET, IPV4, BRIDGE, IPV6) and name; what everything else is made in.
 
-    __slots__ = ("family", "name")
+    made_here: this process has made it, so that its failing ADD takes it away again.
+    """
+
+    __slots__ = ("family", "made_here", "name")
 
     def __init__(self, family: int, name: str) -> None:
         self.family = family
         self.name = name
+        self.made_here = False
 
     @property
     def header(self) -> tuple[int, int, int]:
@@ -86,6 +90,38 @@ class Table:
             self.header,
             {"NFTA_TABLE_NAME": self.name},
         )
+
+    def is_absent(self, sock: Socket) -> bool:
+        """True if there is no such table. Raises NetlinkError."""
+        return not sock.batch([self.get()])[0].check(ENOENT)
+
+    def undo(self, sock: Socket) -> None:
+        """Delete the table if it was made here and none of its sets has an element. Idempotent.
+
+        Another ADD may be about to use it. What it adds after we have looked is another
+        generation, for which the kernel refuses the deletion, and we look again; what it adds
+        after the deletion it finds refused, and makes the table anew. A table stays if the rule
+        set never stops changing. Raises NetlinkError.
+        """
+        if not self.made_here:
+            return
+        from libcni.nftables import sets
+        from libcni.nftables.transaction import (
+            TRANSIENT,
+            commit,
+            generation,
+            get_generation,
+            refused,
+        )
+
+        for _ in range(50):
+            number = generation(sock.batch([get_generation()])[0])
+            for name in sets.set_names(sock, self):
+                if any(map(sets.read_elements, sets.elements(sock, self, name))):
+                    return
+            if refused(commit(sock, [self.delete()], number), ENOENT, *TRANSIENT) <= {ENOENT}:
+                self.made_here = False
+                return
 
     def create_base_chain(self, name: str, type: str, hook: int, priority: int) -> Message:
         """Make a chain that the kernel calls; its policy is accept.

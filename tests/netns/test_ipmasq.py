@@ -337,6 +337,70 @@ def test_fifty_at_once(host: Host) -> None:
     assert len(ruleset("rule")) == 4
 
 
+def _one_fails(barrier: Any, number: int, failures: Any) -> None:
+    """An ADD that fails after its masquerade was made (odd), or that succeeds (even)."""
+    attachment = Attachment("podnet", f"c{number}", "eth0")
+    addresses = [f"10.244.1.{number + 2}/24"]
+    nft.TABLE.made_here = False
+    try:
+        barrier.wait(60)
+        ipmasq.ensure(attachment, addresses)
+        if number % 2:
+            ipmasq.undo(attachment, addresses).close()
+        else:
+            ipmasq.check(attachment, addresses)
+    except BaseException as error:
+        failures.put(f"{number}: {error!r}")
+
+
+@pytest.mark.parametrize("turn", range(30))
+def test_a_failing_and_a_succeeding_first_add(host: Host, turn: int) -> None:
+    """Whichever made the table, the one that stays has its masquerade."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    failures = context.SimpleQueue()
+    processes = [
+        context.Process(target=_one_fails, args=(barrier, number, failures)) for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert failures.empty(), failures.get()
+    assert [process.exitcode for process in processes] == [0] * 4
+    for number in (0, 2):
+        ipmasq.check(Attachment("podnet", f"c{number}", "eth0"), [f"10.244.1.{number + 2}/24"])
+    assert set(elements()["ip4.podnet/10.244.1.0/24"]) == {"10.244.1.2", "10.244.1.4"}
+
+
+def test_undo_of_a_first_add(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft.TABLE, "made_here", False)
+    before = host.snapshot()
+    ipmasq.ensure(POD, BOTH)
+    ipmasq.undo(POD, BOTH).close()
+    host.assert_unchanged(before)
+    ipmasq.undo(POD, BOTH).close()
+    host.assert_unchanged(before)
+
+
+def test_undo_leaves_what_was_there(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    ipmasq.ensure(OTHER, BOTH)
+    ipmasq.remove(OTHER, BOTH).close()
+    before = host.snapshot()
+    monkeypatch.setattr(nft.TABLE, "made_here", False)  # another process
+    ipmasq.ensure(POD, BOTH)
+    ipmasq.undo(POD, BOTH).close()
+    host.assert_unchanged(before)
+
+
+def test_undo_leaves_what_others_use(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft.TABLE, "made_here", False)
+    ipmasq.ensure(POD, BOTH)
+    ipmasq.ensure(OTHER, ["10.244.1.3/24"])
+    ipmasq.undo(POD, BOTH).close()
+    ipmasq.check(OTHER, ["10.244.1.3/24"])
+
+
 def _churn(stop: Any) -> None:
     while not stop.is_set():
         subprocess.run(["nft", "add table ip noise; delete table ip noise"], check=True)

@@ -90,6 +90,18 @@ def test_ensure_replaces(host: Host) -> None:
     }
 
 
+def test_undo_of_a_first_add(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spoofcheck.TABLE, "made_here", False)
+    before = host.snapshot()
+    spoofcheck.ensure(POD, "veth1", MAC)
+    spoofcheck.undo(POD).close()
+    host.assert_unchanged(before)
+    spoofcheck.ensure(POD, "veth1", MAC)
+    spoofcheck.ensure(OTHER, "veth2", OTHER_MAC)
+    spoofcheck.undo(POD).close()
+    spoofcheck.check(OTHER, "veth2", OTHER_MAC)
+
+
 def test_remove(host: Host) -> None:
     before = host.snapshot()
     spoofcheck.remove(POD).close()

@@ -62,7 +62,7 @@ def _connect(
     if config.spoof_check:
         from cni_bridge import spoofcheck
 
-        request.undo.push(spoofcheck.remove, request.attachment)
+        request.undo.push(spoofcheck.undo, request.attachment)
         spoofcheck.ensure(request.attachment, port.link.name, port.container_mac)
     result: Result | None = None
     if config.ipam:
@@ -80,7 +80,7 @@ def _connect(
             from libcni import ipmasq
 
             addresses = [ip.address for ip in result.ips]
-            request.undo.push(ipmasq.remove, request.attachment, addresses)
+            request.undo.push(ipmasq.undo, request.attachment, addresses)
             ipmasq.ensure(request.attachment, addresses, config.masquerade_backend)
     checkpoint()
     index = port.container_index

@@ -94,9 +94,11 @@ def ensure(attachment: Attachment, interface: str, mac: str) -> None:
         changes = [] if _has_rule(sock) else _frame()
         if any(sets.found(reply) is not None for reply in replies[1:]):
             changes += _stale(sock, attachment, interface)
+        absent = bool(changes) and TABLE.is_absent(sock)
         bound = number if changes else 0
         raced = TRANSIENT if bound else (ENOENT, EEXIST, *TRANSIENT)
         if not refused(commit(sock, [*changes, *additions], bound), *raced):
+            TABLE.made_here |= absent
             return
 
 
@@ -167,6 +169,13 @@ def remove(attachment: Attachment) -> Socket:
             changes += _remove_go_chains(sock, go_chain)
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
             break
+    return sock
+
+
+def undo(attachment: Attachment) -> Socket:
+    """`remove` after a failed ADD: also the table, if this process made it and nobody uses it."""
+    sock = remove(attachment)
+    TABLE.undo(sock)
     return sock
 
 
