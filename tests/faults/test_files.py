@@ -48,7 +48,7 @@ def test_full_file_system(
     fill(small)
     before, inside = host.snapshot(), container.snapshot()
     run_plugin("bridge", "ADD", network(), netns=container).failed(5, str(DATA / NETWORK))
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert inside.difference(container.snapshot()) == []
     (small / "filler").unlink()
     run_plugin("bridge", "ADD", network(), netns=container).result()
@@ -61,7 +61,7 @@ def test_full_file_system_at_first_use(
     container = netns()
     before, inside = host.snapshot(), container.snapshot()
     run_plugin("bridge", "ADD", network(), netns=container).failed(5, str(DATA / NETWORK))
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert inside.difference(container.snapshot()) == []
 
 
@@ -83,7 +83,7 @@ def test_read_only_file_system(
     container = netns()
     before, inside = host.snapshot(), container.snapshot()
     run_plugin("bridge", "ADD", network(), netns=container).failed(5, str(DATA / NETWORK))
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert inside.difference(container.snapshot()) == []
 
 
@@ -124,7 +124,7 @@ def test_lock_is_held(
         answer.failed(11, str(lock))
         assert time.monotonic() - began < 30
         if command == "ADD":
-            host.assert_clean(before)
+            host.assert_undone(before)
             assert second.link_names() == {"lo"}
     finally:
         os.close(fd)

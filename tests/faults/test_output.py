@@ -43,7 +43,7 @@ def test_result_that_cannot_be_written_is_undone(
     if stdout >= 0:
         os.close(stdout)
     assert done.returncode == 1, done.stderr
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert inside.difference(container.snapshot()) == []
 
 

@@ -209,7 +209,7 @@ def test_force_address(
     config = changed(CONFIG, ipam=ipam(second), forceAddress=force)
     if conflict and not force:
         one.call("ADD", config).failed(101, BRIDGE, "different from", old)
-        host.assert_clean(before)
+        host.assert_undone(before)
         return
     one.add(config)
     addresses = {
@@ -319,7 +319,7 @@ def test_layer_2_cannot_be_told_in_old_versions(host: Host, pod: PodFactory, ver
     before = host.snapshot()
     one = pod()
     one.call("ADD", changed(LAYER2, cniVersion=version)).failed(999, "no valid IP addresses")
-    host.assert_clean(before)
+    host.assert_undone(before)
 
 
 def test_container_interface_stays_down(host: Host, pod: PodFactory) -> None:
@@ -403,7 +403,7 @@ def test_vlan_gateway_name_too_long(host: Host, pod: PodFactory) -> None:
     before = host.snapshot()
     config = changed(CONFIG, bridge="a-long-bridge", vlan=100)
     pod().call("ADD", config).failed(7, "a-long-bridge.100")
-    host.assert_clean(before)
+    host.assert_undone(before)
 
 
 def test_stale_neighbour_is_forgotten(host: Host, pod: PodFactory) -> None:

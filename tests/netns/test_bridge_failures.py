@@ -122,7 +122,7 @@ def test_failing_step(host: Host, pod: PodFactory, name: str, others: bool) -> N
     reply = one.call("ADD", changed(MASQUERADED, **keys))
     reply.failed(code or reply.json["code"], *culprits)
     forget_link_local(host)
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert reserved() == addresses
     assert inside.difference(one.netns.snapshot()) == []
 
@@ -215,7 +215,7 @@ def test_bridge_name_is_of_something_else(host: Host, pod: PodFactory) -> None:
     host.run("ip", "link", "add", BRIDGE, "type", "veth", "peer", "other")
     before = host.snapshot()
     pod().call("ADD", MASQUERADED).failed(101, BRIDGE, "not a bridge", "veth")
-    host.assert_clean(before)
+    host.assert_undone(before)
     pod().call("ADD", changed(CONFIG, bridge="lo")).failed(101, "lo", "not a bridge")
 
 
@@ -225,7 +225,7 @@ def test_interface_exists_already(host: Host, pod: PodFactory, kind: str) -> Non
     one.netns.run("ip", "link", "add", "eth0", "type", kind)
     before, inside = host.snapshot(), one.netns.snapshot()
     one.call("ADD", MASQUERADED).failed(101, "eth0", "already exists", one.netns.path)
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert inside.difference(one.netns.snapshot()) == []
 
 
@@ -255,7 +255,7 @@ def test_stdout_closed(host: Host, pod: PodFactory) -> None:
     )
     os.close(writer)
     assert done.returncode == 1
-    host.assert_clean(before)
+    host.assert_undone(before)
     assert reserved() == set()
     assert inside.difference(one.netns.snapshot()) == []
 
@@ -289,7 +289,7 @@ def test_interrupted(host: Host, pod: PodFactory, delay: float) -> None:
         assert process.returncode in (1, -signal.SIGTERM)
         if process.returncode == 1:
             assert json.loads(output)["code"] == 11
-        host.assert_clean(before)
+        host.assert_undone(before)
         assert reserved() == set()
     assert inside.difference(one.netns.snapshot()) == []
 
@@ -316,7 +316,7 @@ def test_read_only_sysctls(host: Host, pod: PodFactory, bin_dir: pathlib.Path) -
     config = changed(CONFIG, ipam={"type": "host-local", "subnet": "10.71.0.0/24"})
     answer = call(config)
     assert answer["code"] == 102 and "ip_forward" in answer["msg"], answer
-    host.assert_clean(before)
+    host.assert_undone(before)
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     assert call(config)["ips"]
     one.call("DEL", config).succeeded()
