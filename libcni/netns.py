@@ -168,3 +168,25 @@ def enter(namespace: Namespace) -> None:
     except OSError as error:
         cause = posix.strerror(error.errno or 0)
         raise CniError(KERNEL, f"cannot enter netns {namespace.path!r}: {cause}") from error
+
+
+class Inside:
+    """`with Inside(namespace):` - this thread is in the namespace, and afterwards back."""
+
+    __slots__ = ("_namespace", "_outside")
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        fd = posix.open("/proc/thread-self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+        self._outside = Namespace("the plugin's own", fd, (0, 0))
+
+    def __enter__(self) -> None:
+        try:
+            enter(self._namespace)
+        except BaseException:
+            self._outside.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        enter(self._outside)
+        self._outside.close()

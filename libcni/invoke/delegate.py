@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from libcni.invoke.find import find_in_path
 from libcni.invoke.installation import is_ours
-from libcni.types.errors import CniError
+from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,15 @@ def _call(
     from libcni.skel.plugin import load
     from libcni.version import check_negotiated
 
-    plugin = load(type)
+    _refuse_circle(request, type)
+    try:
+        plugin = load(type)
+    except ImportError:
+        raise CniError(
+            INVALID_NETWORK_CONFIG,
+            f'"{type}" is not a plugin that {request.type} could delegate to',
+            "it is a tool of the same installation; see ipam.type in the configuration",
+        ) from None
     check_negotiated(request.version, plugin.versions)
     document = main.validated(plugin, command, request.config if config is None else config)
     child = request.child(command, type, document)
@@ -96,6 +104,17 @@ def _call(
 
         return Result.from_json(result.to_json(request.version), request.version)
     return result
+
+
+def _refuse_circle(request: Request, type: str) -> None:
+    """Raise CniError 7 for a delegate that would call itself for ever."""
+    chain = (*request.callers, request.type)
+    if type in chain:
+        raise CniError(
+            INVALID_NETWORK_CONFIG,
+            f'plugin "{type}" would be its own delegate: {" → ".join((*chain, type))}',
+            "ipam.type names the plugin that manages addresses, such as host-local",
+        )
 
 
 def _execute(

@@ -13,7 +13,6 @@ import posix
 import select
 from time import monotonic, sleep
 
-from libcni import boot
 from libcni.interrupt import waiting
 from libcni.types.errors import DELEGATE_FAILED, CniError
 
@@ -26,7 +25,7 @@ _BUSY_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: Seconds between asking a process to end (so that it can undo) and ending it.
 _GRACE = 1.0
 #: Signals that Python or we may have set to be ignored, which a child would inherit.
-_RESET = (_signal.SIGPIPE, _signal.SIGTERM, _signal.SIGINT)
+_RESET = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGTERM, _signal.SIGINT)
 
 
 class Outcome:
@@ -45,12 +44,14 @@ class Outcome:
 
 
 def environment(overrides: dict[str, str] | None = None) -> dict[bytes, bytes]:
-    """Our environment without what the frozen program's launcher put there, and `overrides`.
+    """Our environment without what PyInstaller's bootloader puts there, and `overrides`.
 
-    The bundle's libraries must not reach programs that come with their own.
+    Ours adds nothing; a runtime that was frozen with PyInstaller may hand its own down, whose
+    libraries must not reach programs that come with theirs. An LD_LIBRARY_PATH of the operator's
+    stays.
     """
     clean = dict(posix.environ)
-    launched = boot.is_frozen()
+    launched = False
     for key in posix.environ:
         if key.startswith((b"_PYI_", b"_MEIPASS")):
             del clean[key]

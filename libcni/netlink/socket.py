@@ -140,6 +140,8 @@ class Socket:
         the replies (see `Reply.check`). Raises NetlinkError when the answers were lost (ENOBUFS)
         and CniError 11 when none came in time; what was done is then unknown.
         """
+        if not messages:
+            return []
         if len(messages) <= _AT_ONCE or self._protocol == NETLINK_NETFILTER:
             # An nfnetlink transaction is whole or none.
             return self._exchange(messages)

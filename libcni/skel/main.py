@@ -104,11 +104,10 @@ def _configuration() -> tuple[dict[str, Any], bytes]:
 
 def _version_of(config: dict[str, Any]) -> str:
     """The cniVersion, or "0.1.0"; a malformed one is the business of negotiation."""
-    version = config.get("cniVersion")
-    if version is None:
-        for key, value in config.items():
-            if key.lower() == "cniversion":
-                version = value
+    version = None
+    for key, value in config.items():
+        if key.lower() == "cniversion":
+            version = value  # the last one wins, however it is spelled
     return version if isinstance(version, str) and version else "0.1.0"
 
 

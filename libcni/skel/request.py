@@ -28,6 +28,7 @@ class Request:
         "allow_own_netns",
         "args",
         "attachment",
+        "callers",
         "command",
         "config",
         "netns_path",
@@ -63,6 +64,8 @@ class Request:
         self.stdin = stdin
         self.undo = undo or Undo()
         self.allow_own_netns = allow_own_netns
+        #: The plugins in this process that led here, each the delegate of the one before.
+        self.callers: tuple[str, ...] = ()
         self._namespace: Namespace | None = None
 
     @property
@@ -94,6 +97,7 @@ class Request:
             self.stdin,
             allow_own_netns=self.allow_own_netns,
         )
+        request.callers = (*self.callers, self.type)
         request._namespace = self._namespace
         return request
 

@@ -542,3 +542,28 @@ def test_our_host_local_under_the_bridge_of_go(
     run_plugin("bridge", "DEL", {**config, "prevResult": result}, **call).succeeded()
     assert not (STORE / address).exists()
     host.assert_clean(before, BRIDGE)
+
+
+@pytest.mark.parametrize("verb", ["ADD", "STATUS"])
+@pytest.mark.parametrize(
+    ("type", "words"),
+    [("bridge", "would be its own delegate: bridge → bridge"), ("cnitool", "is not a plugin")],
+)
+def test_what_cannot_be_an_ipam_plugin(
+    run_plugin: Runner, netns: NetnsFactory, host: Host, type: str, words: str, verb: str
+) -> None:
+    before = host.snapshot()
+    reply = run_plugin("bridge", verb, network(ipam={"type": type}), netns=netns())
+    reply.failed(7, words, "ipam.type")
+    host.assert_unchanged(before)
+
+
+def test_loopback_as_a_delegate_leaves_its_caller_where_it_was(
+    run_plugin: Runner, netns: NetnsFactory, host: Host
+) -> None:
+    before = host.snapshot()
+    config = network(isGateway=False, ipam={"type": "loopback"})
+    # Its addresses are of no use to a bridge, which is noticed after it has run: what was made
+    # until then can only be undone from the host's side.
+    run_plugin("bridge", "ADD", config, netns=netns()).failed(102, "/128")
+    host.assert_unchanged(before)

@@ -334,6 +334,9 @@ def test_an_error_carries_the_version_of_the_configuration(
     config = {**CONFIG, "cniVersion": "0.4.0"}
     error = run_plugin("loopback", "ADD", config, netns="/run/netns/gone").failed(4, "gone")
     assert error["cniVersion"] == "0.4.0"
+    twice = b'{"cniVersion": "1.0.0", "CNIVERSION": "0.4.0", "name": "x", "type": "loopback"}'
+    error = run_plugin("loopback", "ADD", twice, netns="/run/netns/gone").failed(4, "gone")
+    assert error["cniVersion"] == "0.4.0"
     error = run_plugin("loopback", "ADD", b"{", netns="/run/netns/gone").failed(6)
     assert error["cniVersion"] == SUPPORTED[-1]
 

@@ -12,7 +12,7 @@ from _socket import AF_INET, AF_INET6
 
 from cni_bridge.addressing import next_hop
 from cni_bridge.config import load
-from cni_bridge.container import Inside
+from libcni.netns import Inside
 from libcni.inet import Prefix, pton
 from libcni.netlink.addr import dump_addresses
 from libcni.netlink.link import Link, find_link

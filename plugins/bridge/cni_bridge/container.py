@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import posix
 from errno import EEXIST
 
 from libcni import sysctl
@@ -12,7 +11,7 @@ from libcni.netlink.addr import new_address
 from libcni.netlink.link import set_inet, set_link
 from libcni.netlink.route import APPEND, RT_TABLE_MAIN, new_route
 from libcni.netlink.socket import Socket
-from libcni.netns import Namespace, enter
+from libcni.netns import Inside, Namespace
 from libcni.types.errors import KERNEL, CniError
 
 TYPE_CHECKING = False
@@ -23,28 +22,6 @@ if TYPE_CHECKING:
 
 #: Seconds that duplicate address detection may take, as with Go, and between looks at it.
 _DAD_TIMEOUT, _DAD_PAUSE = 5.0, 0.02
-
-
-class Inside:
-    """`with Inside(namespace):` - this thread is in the namespace, and afterwards back."""
-
-    __slots__ = ("_namespace", "_outside")
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        fd = posix.open("/proc/thread-self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
-        self._outside = Namespace("the plugin's own", fd, (0, 0))
-
-    def __enter__(self) -> None:
-        try:
-            enter(self._namespace)
-        except BaseException:
-            self._outside.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        enter(self._outside)
-        self._outside.close()
 
 
 def configure(

@@ -127,7 +127,7 @@ def _remove_leftover(sock: Socket, request: Request, found: Link) -> None:
     A container end that is where it belongs may carry traffic: an ADD without a DEL before is an
     error of the runtime's, and must not change anything.
     """
-    from cni_bridge.container import Inside
+    from libcni.netns import Inside
     from libcni.netlink.socket import Socket as InsideSocket
 
     with Inside(request.netns()):

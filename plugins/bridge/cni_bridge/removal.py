@@ -88,7 +88,7 @@ def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | N
         if namespace is None:
             links = _known_to_prev_result(sock, request, bridge)
         else:
-            from cni_bridge.container import Inside
+            from libcni.netns import Inside
             from cni_bridge.ownership import owned_end
 
             with Inside(namespace):

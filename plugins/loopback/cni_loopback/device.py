@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from libcni.netlink.link import Link, get_link, set_link
 from libcni.netlink.socket import Socket
-from libcni.netns import Namespace, enter
+from libcni.netns import Inside, Namespace
 
 #: net/core: the first device of every namespace, always with this index and name.
 INDEX = 1
@@ -13,9 +13,9 @@ NAME = "lo"
 
 
 def open_socket(namespace: Namespace) -> Socket:
-    """A netlink socket inside the namespace; this thread stays there."""
-    enter(namespace)
-    return Socket()
+    """A netlink socket inside the namespace, which this thread has left again."""
+    with Inside(namespace):
+        return Socket()
 
 
 def set_up(sock: Socket, up: bool) -> Link:
