@@ -94,7 +94,7 @@ def test_killed_add_is_cleaned_by_del(
         host.assert_clean(before, BRIDGE)
         if moment % 2:
             assert inside.difference(container.snapshot()) == []
-    assert killed, "no kill came before the end"
+    assert killed > MOMENTS // 4, "too few kills came before the end"
 
 
 def test_killed_del_is_finished_by_the_next(
