@@ -64,8 +64,8 @@ generate: setup ## Regenerate validators, netlink tables and documentation from 
 install: build ## Install into $(DESTDIR)$(CNI_BIN_DIR), safely over running plugins
 	$(BIN)/python -m tools.install install $(CURDIR)/build/bin $(DESTDIR)$(CNI_BIN_DIR)
 
-uninstall: setup ## Remove what install placed
-	$(BIN)/python -m tools.install uninstall $(CURDIR)/build/bin $(DESTDIR)$(CNI_BIN_DIR)
+uninstall: ## Remove what install placed, of whichever build
+	$(PYTHON) -m tools.install uninstall $(DESTDIR)$(CNI_BIN_DIR)
 
 dist: build ## Make a release tarball for this architecture, with checksums
 	$(BIN)/python -m tools.dist

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import pathlib
 import platform
@@ -23,13 +24,24 @@ def _normal(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def main() -> int:
-    """Write the tarball and its .sha256 and .sha512 beside it."""
+    """Write the tarball and its .sha256 and .sha512 beside it; the same build, the same bytes."""
     root = pathlib.Path(__file__).resolve().parents[1]
+    path = pack(root, root / "dist")
+    print(f"{path.relative_to(root)}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def pack(root: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """Pack build/bin of `root` into the directory `target`; returns the tarball."""
     machine = platform.machine()
-    target = root / "dist"
     target.mkdir(exist_ok=True)
     path = target / f"{NAME}-{VERSION}-linux-{_ARCHITECTURES.get(machine, machine)}.tgz"
-    with tarfile.open(path, "w:gz", compresslevel=9) as archive:
+    # By hand, since the header of tarfile's own gzip holds the time and the file's name.
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", 9, file, mtime=_EPOCH) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for entry in sorted((root / "build/bin").iterdir()):
             archive.add(entry, arcname=entry.name, filter=_normal)
         for name in ("LICENSE", "README.md", "CHANGELOG.md"):
@@ -37,8 +49,7 @@ def main() -> int:
     for algorithm in ("sha256", "sha512"):
         digest = hashlib.new(algorithm, path.read_bytes()).hexdigest()
         path.with_name(f"{path.name}.{algorithm}").write_text(f"{digest}  {path.name}\n")
-    print(f"{path.relative_to(root)}: {path.stat().st_size / 1e6:.1f} MB")
-    return 0
+    return path
 
 
 if __name__ == "__main__":

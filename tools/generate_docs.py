@@ -15,6 +15,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from libcni.skel.plugin import VERB_MODULES, package_of
 from tools.generate_validators import Files
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN = "<!-- generated: configuration -->"
 END = "<!-- /generated -->"
+PLUGINS = "<!-- generated: plugins -->"
 
 Schema = dict[str, Any]
 
@@ -100,13 +102,27 @@ def _code(value: object) -> str:
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
-def replaced(text: str, content: str, path: str) -> str:
+def overview(root: pathlib.Path) -> str:
+    """The Markdown table of the plugins: the first sentence of each one's page, and its verbs."""
+    lines = ["| plugin | what it does | verbs |", "|---|---|---|"]
+    for page in sorted((root / "plugins").glob("*/README.md")):
+        type = page.parent.name
+        _, text, *_ = page.read_text().split("\n\n")
+        does = " ".join(text.split()).partition(". ")[0].rstrip(".")
+        package = page.parent / package_of(type)
+        verbs = [v for v, module in VERB_MODULES.items() if (package / f"{module}.py").exists()]
+        link = page.relative_to(root).as_posix()
+        lines.append(f"| [`{type}`]({link}) | {does} | {' '.join(verbs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def replaced(text: str, content: str, path: str, begins: str = BEGIN) -> str:
     """`text` with what is between the markers replaced. Raises ValueError without markers."""
-    head, begin, rest = text.partition(BEGIN)
+    head, begin, rest = text.partition(begins)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{path}: no {BEGIN} … {END}")
-    return f"{head}{BEGIN}\n{content}{END}{tail}"
+        raise ValueError(f"{path}: no {begins} … {END}")
+    return f"{head}{begins}\n{content}{END}{tail}"
 
 
 def generate(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
@@ -119,10 +135,9 @@ def generate(root: pathlib.Path = ROOT) -> dict[pathlib.Path, str]:
         page = schema.parent / "README.md"
         texts[page] = replaced(page.read_text(), content, str(page))
         sections.append(f"### `{schema.parent.name}`\n\n{content}")
-    overview = root / "README.md"
-    texts[overview] = replaced(
-        overview.read_text(), "\n" + "\n".join(sections) + "\n", "README.md"
-    )
+    page = root / "README.md"
+    text = replaced(page.read_text(), overview(root), "README.md", PLUGINS)
+    texts[page] = replaced(text, "\n" + "\n".join(sections) + "\n", "README.md")
     return texts
 
 

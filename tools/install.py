@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import sys
 
 from libcni.about import NAME
+
+#: How an executable of ours ends (tools/freeze/__main__.py), and the longest that can be.
+_BUILD = re.compile(rb"(%s-[0-9][0-9a-z.]*-[0-9a-f]{8})\Z" % NAME.encode())
+_TAIL = 64
 
 
 def _sync_directory(path: pathlib.Path) -> None:
@@ -93,30 +98,43 @@ def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
     return done
 
 
-def uninstall(source: pathlib.Path, target: pathlib.Path) -> list[str]:
-    """Remove from `target` the executables that `source` holds and every shared directory.
+def uninstall(target: pathlib.Path) -> list[str]:
+    """Remove every executable and shared directory of ours from `target`; what was done, in words.
 
-    Only files that are ours go: a plugin of the same name from somebody else stays.
+    Whichever build they are of: an executable of ours ends with the name of its directory. A
+    plugin of the same name from somebody else stays. Idempotent. Raises OSError.
     """
     done: list[str] = []
-    ours = {p.name: p.read_bytes() for p in _executables(source)}
-    for name, data in ours.items():
-        path = target / name
-        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+    if not target.is_dir():
+        return done
+    for path in _executables(target):
+        if _build_of(path) is not None:
             path.unlink()
             done.append(f"removed {path}")
     for directory in _contents(target):
-        shutil.rmtree(directory)
-        done.append(f"removed {directory}")
+        if _BUILD.fullmatch(directory.name.encode()):
+            shutil.rmtree(directory)
+            done.append(f"removed {directory}")
     return done
 
 
+def _build_of(path: pathlib.Path) -> str | None:
+    """The name of the shared directory that an executable of ours belongs to."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - _TAIL))
+        found = _BUILD.search(file.read())
+    return found[1].decode() if found else None
+
+
 def main(argv: list[str]) -> int:
-    """`install SOURCE TARGET` or `uninstall SOURCE TARGET`; 1 with a message on failure."""
-    verb, source, target = argv
+    """`install SOURCE TARGET` or `uninstall TARGET`; 1 with a message on failure."""
+    verb, *paths = argv
     try:
-        action = {"install": install, "uninstall": uninstall}[verb]
-        done = action(pathlib.Path(source), pathlib.Path(target))
+        if verb == "uninstall":
+            done = uninstall(pathlib.Path(paths[0]))
+        else:
+            done = install(pathlib.Path(paths[0]), pathlib.Path(paths[1]))
     except OSError as error:
         print(f"{verb} failed: {error}", file=sys.stderr)
         return 1

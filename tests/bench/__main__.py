@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.bench import report
+from tests.bench.measure import adopt_orphans
 from tests.bench.pods import sandboxes
 from tests.bench.rows import GROUPS, WARM_UP, Bench, Row, load
 from tests.rig import isolation, plugins
@@ -57,6 +58,7 @@ def _package_version() -> str:
 def main() -> int:
     """Run what was asked for; the exit status."""
     options = _arguments()
+    adopt_orphans()
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tests.bench.rows import Row
 
-#: Of the issue's table: peak resident memory of any operation, kB.
+#: To reach: peak resident memory of any operation, kB.
 MEMORY_TARGET = 11 * 1024
 
 

@@ -9,11 +9,12 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
 from libcni.about import NAME, VERSION
-from tools import install
+from tools import dist, install
 from tools.freeze import hot
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -116,8 +117,37 @@ def test_install_is_idempotent_and_uninstall_removes_only_ours(tmp_path: pathlib
     foreign = target / "bridge"
     foreign.unlink()
     foreign.write_text("#!/bin/sh\n")
-    install.uninstall(BIN, target)
+    install.uninstall(target)
     assert [p.name for p in target.iterdir()] == ["bridge"]
+    assert install.uninstall(target) == []
+    assert install.uninstall(tmp_path / "nowhere") == []
+
+
+def test_uninstall_needs_no_build_and_removes_any(tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "bin"
+    shutil.copytree(BIN, target)
+    old = contents(target)
+    renamed = f"{old.name[:-8]}00000000"
+    data = (target / "bridge").read_bytes()
+    assert data.endswith(old.name.encode())
+    old.rename(target / renamed)
+    for name in ("bridge", "loopback"):
+        (target / name).unlink()
+        (target / name).write_bytes(data[: -len(old.name)] + renamed.encode())
+    command = [sys.executable, "-m", "tools.install", "uninstall", str(target)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert list(target.iterdir()) == []
+
+
+def test_the_tarball_of_a_build_is_always_the_same(tmp_path: pathlib.Path) -> None:
+    one = dist.pack(ROOT, tmp_path / "one").read_bytes()
+    for path in BIN.iterdir():
+        os.utime(path)
+    two = dist.pack(ROOT, tmp_path / "two")
+    assert two.read_bytes() == one
+    with tarfile.open(two) as archive:
+        names = archive.getnames()
+    assert {"bridge", "cnitool", contents(BIN).name, "LICENSE"} <= set(names)
 
 
 def test_installing_over_running_plugins_never_fails_one(tmp_path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ SIGINT: int
 SIGALRM: int
 SIGKILL: int
 SIGPIPE: int
+SIGXFSZ: int
 SIGCHLD: int
 SIG_IGN: int
 SIG_DFL: int

@@ -12,12 +12,12 @@ from _socket import AF_INET, AF_INET6
 
 from cni_bridge.addressing import next_hop
 from cni_bridge.config import load
-from libcni.netns import Inside
 from libcni.inet import Prefix, pton
 from libcni.netlink.addr import dump_addresses
 from libcni.netlink.link import Link, find_link
 from libcni.netlink.route import RT_TABLE_MAIN, dump_routes
 from libcni.netlink.socket import Socket
+from libcni.netns import Inside
 from libcni.types.errors import CHECK_FAILED, CniError
 
 TYPE_CHECKING = False

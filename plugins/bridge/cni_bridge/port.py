@@ -127,8 +127,8 @@ def _remove_leftover(sock: Socket, request: Request, found: Link) -> None:
     A container end that is where it belongs may carry traffic: an ADD without a DEL before is an
     error of the runtime's, and must not change anything.
     """
-    from libcni.netns import Inside
     from libcni.netlink.socket import Socket as InsideSocket
+    from libcni.netns import Inside
 
     with Inside(request.netns()):
         inside = InsideSocket()

@@ -88,8 +88,8 @@ def start_removal(request: Request, bridge: str, held: list[int]) -> Removal | N
         if namespace is None:
             links = _known_to_prev_result(sock, request, bridge)
         else:
-            from libcni.netns import Inside
             from cni_bridge.ownership import owned_end
+            from libcni.netns import Inside
 
             with Inside(namespace):
                 inside, watch_inside = Socket(), watch_links()
