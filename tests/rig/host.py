@@ -103,6 +103,8 @@ def _names(line: str, name: str) -> bool:
 _STORE = re.compile(
     r"/var/lib/cni/networks(/[^/ ]+(/(lock|last_reserved_ip\.\d+|\.owners)( .*)?)?)?", re.DOTALL
 )
+#: Where runtimes (Go's libcni, ours) keep results; the directory outlives what was in it.
+_RESULTS = "/var/lib/cni/results"
 #: Forwarding is one setting that the kernel copies to every interface; it also switches
 #: accept_redirects off, as routers have to.
 _FORWARDING = re.compile(
@@ -136,7 +138,7 @@ def is_documented(section: str, line: str) -> bool:
         return _FORWARDING.fullmatch(line) is not None
     if section == "nft":
         return _SKELETON.fullmatch(line) is not None
-    return is_store(section, line)
+    return is_store(section, line) or (section == "file" and line == _RESULTS)
 
 
 class Host:

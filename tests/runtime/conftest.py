@@ -36,8 +36,10 @@ def start_containerd(host: Host, plugin_dir: pathlib.Path) -> Iterator[StartCont
         scratch = pathlib.Path(tempfile.mkdtemp(prefix="containerd-", dir="/run"))
         made = Containerd(scratch, plugin_dir, network)
         started.append(made)
+        host.share(*[plugin["bridge"] for plugin in network["plugins"] if "bridge" in plugin])
         return made
 
     yield start
     for daemon in started:
         daemon.close()
+    host.keep_files("/run/")  # the runtime's own state, for the comparison at the end
