@@ -276,9 +276,9 @@ def crowded(bench: Bench) -> list[Row]:
     row = Row(
         "crowded",
         f"ADD + DEL with ipMasq, {MANY} live attachments against {FEW}",
-        "the plugin does the same for the 1,000th: what grows is the kernel's part, the "
-        "newcomer's ARP announcement delivered to every port, and the bridge walking its ports for "
-        "each change of one (see README, Speed)",
+        "the plugin does the same for the 1,000th; what grows is the kernel's part: the ARP "
+        "announcement is delivered to every port, and the bridge walks its ports whenever one "
+        "changes (profile in README, Figures)",
         1.3,
         (f"ours, {FEW}", f"ours, {MANY}"),
     )
