@@ -86,6 +86,34 @@ def test_a_cold_explanation_has_the_words_of_jsonschema() -> None:
     assert "3 is not of type 'string'" in str(rejected["msg"])
 
 
+@pytest.mark.parametrize(
+    "limits",
+    ["ulimit -s unlimited", "ulimit -s 256", "ulimit -v 100000", "exec setarch -R"],
+    ids=["bottom-up layout", "small stack", "little address space", "no randomisation"],
+)
+def test_the_fixed_address_is_free(limits: str) -> None:
+    # The first makes the kernel place mappings from below, the last always at the same addresses.
+    start = limits if limits.startswith("exec") else f"{limits}; exec"
+    done = subprocess.run(
+        ["sh", "-c", f'{start} "$0"', BIN / "loopback"],
+        env={"CNI_COMMAND": "VERSION", "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    assert "supportedVersions" in json.loads(done.stdout)
+
+
+def test_an_executable_that_was_cut_off_says_so(tmp_path: pathlib.Path) -> None:
+    cut = tmp_path / "loopback"
+    cut.write_bytes((BIN / "loopback").read_bytes()[:-70_000])
+    cut.chmod(0o755)
+    done = subprocess.run([cut], env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=False)
+    assert done.returncode > 0
+    assert b"the executable is not whole" in done.stderr
+    assert done.stdout == b""
+
+
 def test_the_build_leaves_no_unfinished_executable() -> None:
     program = (BIN / "loopback").read_bytes()
     place = program.index(snapshot.MARK) + len(snapshot.MARK)

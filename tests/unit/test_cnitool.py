@@ -348,6 +348,7 @@ def test_with_debians_plugins(
     """The whole way over a kernel: our libcni drives Go's plugins."""
     monkeypatch.setenv("CNI_PATH", str(go_bin_dir))
     blue = netns("blue").path
+    host.share("cnitool0")
     document = bridge(bridge="cnitool0", isGateway=True)
     desk.write("10.conflist", document)
     assert desk.run("add", "net", blue) == 0, desk.err

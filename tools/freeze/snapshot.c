@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "snapshot.h"
@@ -246,6 +247,9 @@ const char *snapshot_restore(const char *program)
     if (fd < 0)
         return "cannot open the executable";
     off_t offset = (off_t)place.offset;
+    struct stat status;
+    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size < place.offset + place.size)
+        return "the executable is not whole";
     const char *file = mmap(NULL, place.size, PROT_READ, MAP_PRIVATE, fd, offset);
     if (file == MAP_FAILED)
         return "cannot map the executable";
