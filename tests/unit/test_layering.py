@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.rig.plugins import ROOT
 from tests.unit.test_architecture import RUNTIME, SOURCES, is_cheap, read
+from tools.freeze.hot import our_modules, warm_modules
 
 #: Third-party libraries, and the only modules that may use them.
 LIBRARIES = {
@@ -127,6 +129,36 @@ def test_no_constant_needs_a_codec(name: str) -> None:
     for node in ast.walk(ast.parse(SOURCES[name].read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             node.value.encode()
+
+
+@pytest.mark.parametrize("name", warm_modules(ROOT))
+def test_nothing_is_asked_of_the_process_when_a_module_is_imported(name: str) -> None:
+    """It would get the answer of the build: the picture of the interpreter is taken there."""
+    for call in _calls_at_import(ast.parse(our_modules(ROOT)[name].read_text()).body):
+        root = ast.unparse(call.func).partition(".")[0]
+        assert root not in sys.builtin_module_names, f"{name}:{call.lineno} calls {root}"
+        assert root not in {"open", "input", "print"}, f"{name}:{call.lineno} calls {root}"
+
+
+def _calls_at_import(body: Sequence[ast.AST]) -> Iterator[ast.Call]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Call):
+            yield node
+        yield from _calls_at_import(list(ast.iter_child_nodes(node)))
+
+
+def test_the_calls_at_import_are_seen() -> None:
+    source = """import posix
+def later(): return posix.getpid()
+class Thing:
+    pid: int = posix.getpid()
+if True:
+    HOST = str(posix.uname())
+"""
+    calls = [ast.unparse(call) for call in _calls_at_import(ast.parse(source).body)]
+    assert calls == ["posix.getpid()", "str(posix.uname())", "posix.uname()"]
 
 
 def test_the_tests_see_the_tree() -> None:
