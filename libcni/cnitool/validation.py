@@ -11,10 +11,14 @@ from typing import Any
 
 from libcni import conf
 from libcni.api import request_config
+from libcni.attachment import Attachment
 from libcni.cnitool import settings
+from libcni.cnitool.spelling import misspelled
 from libcni.jsontext import loads
 from libcni.schema import explain
 from libcni.schema.canonical import canonical
+from libcni.skel.plugin import package_of
+from libcni.skel.request import Request
 from libcni.types.errors import IO_FAILURE, CniError
 
 
@@ -22,7 +26,8 @@ def validate(paths: list[str], ask_plugins: bool) -> int:
     """Check the files, by default all of $NETCONFPATH; 1 if any is wrong, else 0.
 
     One line for each file that is right on stdout; for each fault file, path, value and
-    expectation on stderr. ask_plugins: execute VERSION of every plugin as well.
+    expectation on stderr, and a warning for each key that looks misspelled. ask_plugins: execute
+    VERSION of every plugin as well.
     """
     files = [Path(path) for path in paths]
     if not files:
@@ -40,6 +45,9 @@ def validate(paths: list[str], ask_plugins: bool) -> int:
             names.setdefault(network.name, file)
             if ask_plugins and not faults:
                 faults = _ask(network)
+            for plugin in network.plugins:
+                for warning in misspelled(*_stdin_of(network, plugin)):
+                    print(f"{file}: warning: {plugin.type}: {warning}", file=sys.stderr)
         for fault in faults:
             print(f"{file}: {fault}", file=sys.stderr)
         if not faults:
@@ -75,15 +83,20 @@ def check_file(file: Path) -> tuple[list[str], conf.NetworkConfigList | None]:
     return list(dict.fromkeys(faults)), network
 
 
-def _check_plugin(network: conf.NetworkConfigList, plugin: conf.PluginConfig) -> list[str]:
-    """What the plugin would get on stdin against its own schema, where it is one of ours.
-
-    The same with its IPAM plugin, which gets the same document.
-    """
+def _stdin_of(
+    network: conf.NetworkConfigList, plugin: conf.PluginConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """What the plugin would get on stdin, and the types that read it: its own and its IPAM's."""
     document = request_config(network.name, network.cni_version or "0.1.0", plugin)
     ipam = document.get("ipam")
     types = [plugin.type, ipam.get("type") if isinstance(ipam, dict) else None]
-    return [fault for type_ in types if isinstance(type_, str) for fault in _fits(type_, document)]
+    return document, [type_ for type_ in types if isinstance(type_, str) and type_]
+
+
+def _check_plugin(network: conf.NetworkConfigList, plugin: conf.PluginConfig) -> list[str]:
+    """What the plugin and its IPAM plugin would refuse, where they are ours."""
+    document, types = _stdin_of(network, plugin)
+    return [fault for type_ in types for fault in _fits(type_, document)]
 
 
 def _fits(type_: str, document: dict[str, Any]) -> list[str]:
@@ -91,12 +104,26 @@ def _fits(type_: str, document: dict[str, Any]) -> list[str]:
         explain.schema_path(f"plugins/{type_}/schema.json")
     except FileNotFoundError:
         return []
+    package = package_of(type_)
     try:
-        package = "cni_" + type_.replace("-", "_")
         document = canonical(document, import_module(f"{package}.validator").KEYS)
     except ImportError:
         pass  # keys in unusual case are then reported rather than understood
-    return _explain(type_, document)
+    return _explain(type_, document) or _load(type_, document)
+
+
+def _load(type_: str, document: dict[str, Any]) -> list[str]:
+    """What a schema cannot say: whatever the plugin itself refuses when it reads the document."""
+    try:
+        load = import_module(f"{package_of(type_)}.config").load
+    except (ImportError, AttributeError):
+        return []  # it has nothing to read
+    attachment = Attachment(document["name"], "validate", "eth0")
+    try:
+        load(Request("STATUS", type_, document, document["cniVersion"], attachment))
+    except CniError as error:
+        return [f"{error.msg}; {error.details}" if error.details else error.msg]
+    return []
 
 
 def _explain(schema: str, document: dict[str, Any]) -> list[str]:

@@ -224,6 +224,33 @@ def test_validate_names_path_value_and_expectation(
         assert word in desk.err
 
 
+def test_validate_says_what_only_the_plugin_knows(desk: Desk) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.5/24"}]]}
+    desk.write("10.conflist", bridge(ipam=ipam))
+    assert desk.run("validate") == 1
+    assert "10.0.0.5/24" in desk.err and "host bits" in desk.err
+
+
+def test_validate_warns_of_keys_that_look_misspelled(desk: Desk) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24", "rangeBegin": ""}]]}
+    ipam["ranges"][0][0]["gatway"] = "10.0.0.1"  # type: ignore[index]
+    desk.write("10.conflist", bridge(isDefaltGateway=True, somethingElse=1, ipam=ipam))
+    assert desk.run("validate") == 0
+    assert len(desk.err.splitlines()) == 2, desk.err
+    for words in (
+        "warning: bridge: isDefaltGateway is not a known key; did you mean isDefaultGateway?",
+        "warning: bridge: ipam.ranges[0][0].gatway is not a known key; did you mean gateway?",
+    ):
+        assert words in desk.err
+
+
+def test_validate_is_silent_about_what_a_foreign_plugin_may_read(desk: Desk) -> None:
+    ipam = {"type": "somebody-elses", "subnett": "10.0.0.0/24"}
+    desk.write("10.conflist", bridge(isDefaltGateway=True, ipam=ipam))
+    assert desk.run("validate") == 0
+    assert desk.err == ""
+
+
 def test_validate_goes_through_all_files(desk: Desk) -> None:
     desk.write("10.conflist", bridge())
     desk.write("20.conflist", bridge())
