@@ -50,6 +50,9 @@ def run_tool(name: str) -> int:
     import sys
 
     full_boot()
+    import gc
+
+    gc.enable()  # off in plugins, which end too soon to make garbage worth collecting
     module = __import__(TOOLS[name], fromlist=("main",))
     status: int = module.main(sys.argv[1:])
     sys.stdout.flush()
