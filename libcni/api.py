@@ -28,6 +28,7 @@ from libcni.types.errors import (
     DECODING_FAILURE,
     INCOMPATIBLE_VERSION,
     INTERNAL,
+    UNKNOWN_CONTAINER,
     CniError,
 )
 from libcni.types.result import Result
@@ -70,6 +71,19 @@ class GCAttachment:
 
     container_id: str
     if_name: str
+
+
+class PluginFailedError(CniError):
+    """A plugin of a list failed; code and details are its own.
+
+    done: how many plugins of the list had succeeded with the verb before it.
+    """
+
+    def __init__(self, plugin: PluginConfig, verb: str, done: int, error: CniError) -> None:
+        name = f' name="{plugin.name}"' if plugin.name else ""
+        text = f'plugin type="{plugin.type}"{name} failed ({verb}): {error.msg}'
+        super().__init__(error.code, text, error.details)
+        self.done = done
 
 
 class Executor(Protocol):
@@ -127,11 +141,11 @@ class CNIConfig:
         """
         result: Result | None = None
         self._cache(rt).check_writable_name(network.name, rt.container_id, rt.if_name)
-        for plugin in network.plugins:
+        for done, plugin in enumerate(network.plugins):
             try:
                 result = self._add(network.name, network.cni_version, plugin, result, rt)
             except CniError as error:
-                raise _failed(plugin, "add", error) from error
+                raise PluginFailedError(plugin, "add", done, error) from error
         if result is None:
             raise CniError(INTERNAL, f"network {network.name!r} has no plugins")
         self._remember(network.name, network.cni_version, network.bytes, result, rt)
@@ -140,17 +154,19 @@ class CNIConfig:
     def check_network_list(self, network: NetworkConfigList, rt: RuntimeConf) -> None:
         """CHECK: every plugin in order with the cached result; nothing when disableCheck.
 
-        Raises CniError 1 before 0.4.0, and for a damaged cache.
+        Raises CniError 1 before 0.4.0, 3 without a cached result (the container was not added,
+        or was deleted since: spec section 2 forbids CHECK then; Go asks the plugins, which have
+        to refuse), and for a damaged cache.
         """
         _require_check(network.cni_version)
         if network.disable_check:
             return
-        result = self._cached(network.name, network.cni_version, rt)
-        for plugin in network.plugins:
+        result = self._attached(network.name, network.cni_version, rt)
+        for done, plugin in enumerate(network.plugins):
             try:
                 self._act("CHECK", network.name, network.cni_version, plugin, result, rt)
             except CniError as error:
-                raise _failed(plugin, "check", error) from error
+                raise PluginFailedError(plugin, "check", done, error) from error
 
     def del_network_list(self, network: NetworkConfigList, rt: RuntimeConf) -> None:
         """DEL: every plugin in reverse order with the cached result. Idempotent.
@@ -159,11 +175,11 @@ class CNIConfig:
         the first plugin that fails, and keeps the cached result for the next try.
         """
         result = self._cached_or_none(network.name, network.cni_version, rt)
-        for plugin in reversed(network.plugins):
+        for done, plugin in enumerate(reversed(network.plugins)):
             try:
                 self._act("DEL", network.name, network.cni_version, plugin, result, rt)
             except CniError as error:
-                raise _failed(plugin, "delete", error) from error
+                raise PluginFailedError(plugin, "delete", done, error) from error
         self._forget(network.name, rt)
 
     def gc_network_list(
@@ -172,7 +188,8 @@ class CNIConfig:
         """GC: DEL every cached attachment of the network that is not in `valid`, then GC plugins.
 
         None means that nothing is valid, as in Go. Does nothing when disableGC. Goes on after
-        errors and raises one CniError that lists them. The caller keeps ADD and DEL away.
+        errors and raises one CniError that lists them. Damaged cached results of what is not
+        valid are put aside. The caller keeps ADD and DEL away.
         """
         if network.disable_gc:
             return
@@ -194,6 +211,7 @@ class CNIConfig:
             except CniError as error:
                 text = f"failed to delete stale attachment {key.container_id} {key.if_name}"
                 errors.append(CniError(error.code, f"{text}: {error.msg}", error.details))
+        self._cache().quarantine_all(network.name, {(a.container_id, a.if_name) for a in keep})
         if version.greater_or_equal(network.cni_version, "1.1.0"):
             entries = [{"containerID": a.container_id, "ifname": a.if_name} for a in keep]
             # The second name is what it was called before the specification was released.
@@ -256,7 +274,7 @@ class CNIConfig:
     def check_network(self, plugin: PluginConfig, rt: RuntimeConf) -> None:
         """`check_network_list` for a configuration of one plugin."""
         _require_check(plugin.cni_version)
-        result = self._cached(plugin.name, plugin.cni_version, rt)
+        result = self._attached(plugin.name, plugin.cni_version, rt)
         self._act("CHECK", plugin.name, plugin.cni_version, plugin, result, rt)
 
     def del_network(self, plugin: PluginConfig, rt: RuntimeConf) -> None:
@@ -409,6 +427,18 @@ class CNIConfig:
             text = f'failed to get network "{name}" cached result: {error.msg}'
             raise CniError(error.code, text, error.details) from error
 
+    def _attached(self, name: str, cni_version: str, rt: RuntimeConf) -> Result:
+        """The cached result for CHECK, which is of no use without."""
+        result = self._cached(name, cni_version, rt)
+        if result is None:
+            raise CniError(
+                UNKNOWN_CONTAINER,
+                f'container {rt.container_id} is not attached to network "{name}" by {rt.if_name}',
+                f"no result of an ADD is cached at "
+                f"{self._cache(rt).path(name, rt.container_id, rt.if_name)}",
+            )
+        return result
+
     def _cached_or_none(self, name: str, cni_version: str, rt: RuntimeConf) -> Result | None:
         """The cached result for DEL, for which nothing about the cache may be fatal."""
         cache = self._cache(rt)
@@ -517,12 +547,6 @@ def _require_check(cni_version: str) -> None:
             f'configuration version "{cni_version}" does not support the CHECK command',
             "CHECK exists since 0.4.0",
         )
-
-
-def _failed(plugin: PluginConfig, verb: str, error: CniError) -> CniError:
-    name = f' name="{plugin.name}"' if plugin.name else ""
-    text = f'plugin type="{plugin.type}"{name} failed ({verb}): {error.msg}'
-    return CniError(error.code, text, error.details)
 
 
 def _joined(errors: list[CniError]) -> CniError:

@@ -38,6 +38,12 @@ class Attachment:
         return sha512(self.text.encode()).hexdigest()
 
     @property
+    def set_key(self) -> bytes:
+        """The key of an attachment in a set of interface names: 15 hex digits of the digest, as
+        nft shows them."""
+        return self.digest()[:15].encode().ljust(16, b"\0")
+
+    @property
     def alias(self) -> str:
         """The alias of the host interface; hashed where the kernel's 255 bytes are too few."""
         return self._within(_MAX_ALIAS)
@@ -72,6 +78,11 @@ class Attachment:
 
     def __repr__(self) -> str:
         return f"Attachment({self.text})"
+
+
+def is_mark(alias: str) -> bool:
+    """True for the identity of an attachment, whichever: an alias of ours, not somebody's own."""
+    return alias.startswith("cni:")
 
 
 def network_marks(network: str) -> tuple[str, str]:

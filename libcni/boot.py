@@ -13,6 +13,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 #: Set by the frozen entry: puts the bundled libraries on the import path.
 _hook: Callable[[], None] | None = None
@@ -42,7 +43,16 @@ def is_frozen() -> bool:
 
 
 #: Tools beside the plugins, by the name of their executable: the module whose main() to run.
-TOOLS = {"cnitool": "libcni.cnitool.__main__"}
+TOOLS = {"cnitool": "libcni.cnitool.__main__", "cni-conformance": "cni_conformance.cli"}
+
+
+def load_tool(name: str) -> Any:
+    """The module of a tool of TOOLS. Raises ImportError where it is not installed."""
+    full_boot()
+    if data_directory is not None and TOOLS[name].partition(".")[0] not in sys.modules:
+        # The conformance suite is a package of its own: files, with its data beside it.
+        sys.path.append(data_directory + "/conformance")
+    return __import__(TOOLS[name], fromlist=("main",))
 
 
 def run_tool(name: str) -> int:
@@ -53,8 +63,7 @@ def run_tool(name: str) -> int:
     import gc
 
     gc.enable()  # off in plugins, which end too soon to make garbage worth collecting
-    module = __import__(TOOLS[name], fromlist=("main",))
-    status: int = module.main(sys.argv[1:])
+    status: int = load_tool(name).main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
     return status

@@ -10,7 +10,6 @@ name that could lead out of the directory is refused.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import os
@@ -103,7 +102,7 @@ class NetworkAttachment:
                 raise CniError(DECODING_FAILURE, f"cached result {path}: cniArgs has {pair!r}")
         try:
             config = base64.b64decode(member("config", str), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise CniError(DECODING_FAILURE, f"cached result {path}: config: {error}") from None
         return cls(
             member("containerId", str),
@@ -171,16 +170,76 @@ class Cache:
             ) from error
 
     def remove(self, network: str, container_id: str, if_name: str) -> None:
-        """Forget an attachment. Idempotent; what cannot be removed is logged, as DEL is done."""
+        """Forget an attachment. Idempotent; what cannot be removed is logged, as DEL is done.
+
+        With it go the temporary files of runtimes that were killed while they wrote it.
+        """
         path = self.path(network, container_id, if_name)
+        for each in (path, *self._temporaries(path)):
+            self._unlink(each)
+
+    @staticmethod
+    def _unlink(path: Path) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("cannot remove cached result %s: %s", path, error.strerror)
 
+    def _temporaries(self, path: Path) -> list[Path]:
+        """What `fs.write_atomic` would have renamed to `path`.
+
+        An interface may be called `eth0.77.tmp`: what says that it is of an attachment of that
+        name stays.
+        """
+        try:
+            names = os.listdir(self.results)
+        except OSError:
+            return []
+        found = []
+        for name in names:
+            middle = name.removeprefix(f"{path.name}.").removesuffix(".tmp")
+            if name == f"{path.name}.{middle}.tmp" and middle.isdecimal():
+                found.append(self.results / name)
+        return [each for each in found if self._name_inside(each) != each.name]
+
+    def _name_inside(self, path: Path) -> str:
+        """The file name of the attachment that the file at `path` describes; "" for none."""
+        try:
+            attachment = NetworkAttachment.decode(path.read_bytes(), path.name)
+        except (OSError, CniError):
+            return ""
+        if attachment is None:
+            return ""
+        return "-".join((attachment.network, attachment.container_id, attachment.if_name))
+
     def quarantine(self, network: str, container_id: str, if_name: str, why: str) -> None:
         """Move a damaged file to `<directory>/corrupt`, out of the way of the next DEL."""
-        path = self.path(network, container_id, if_name)
+        self._put_aside(self.path(network, container_id, if_name), why)
+
+    def quarantine_all(self, network: str, valid: set[tuple[str, str]]) -> None:
+        """`quarantine` for GC: every damaged file of a network, but for valid attachments.
+
+        A damaged file tells its network by its name alone, and so may be of another whose name
+        goes on with a hyphen: that one's DEL does without it either way.
+        """
+        keep = {f"{network}-{container_id}-{if_name}" for container_id, if_name in valid}
+        try:
+            names = sorted(os.listdir(self.results))
+        except OSError:
+            return
+        for name in names:
+            # A temporary file may be of an ADD that is under way in such another network.
+            if not name.startswith(f"{network}-") or name in keep or name.endswith(".tmp"):
+                continue
+            path = self.results / name
+            try:
+                NetworkAttachment.decode(path.read_bytes(), name)
+            except CniError as error:
+                self._put_aside(path, str(error))
+            except OSError:
+                continue
+
+    def _put_aside(self, path: Path, why: str) -> None:
         aside = self.directory / "corrupt" / path.name
         try:
             fs.ensure_directory(str(aside.parent), 0o700)
@@ -188,7 +247,7 @@ class Cache:
             _log.warning("cached result moved to %s: %s", aside, why)
         except OSError:
             _log.warning("cached result %s is not usable: %s", path, why)
-            self.remove(network, container_id, if_name)
+            self._unlink(path)
 
     def load(self, network: str, container_id: str, if_name: str) -> NetworkAttachment | None:
         """What is remembered; None when nothing is. Raises CniError 5 or 6 (damaged)."""
@@ -209,7 +268,7 @@ class Cache:
         attachment = self.load(network, container_id, if_name)
         if attachment is None:
             return None
-        if not attachment.result and attachment.config:
+        if not attachment.result:
             raise CniError(
                 DECODING_FAILURE,
                 f"cached result {self.path(network, container_id, if_name)} holds no result",

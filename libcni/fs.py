@@ -9,20 +9,38 @@ from __future__ import annotations
 import errno
 import fcntl
 import posix
-from time import monotonic, sleep
+from time import clock_gettime, monotonic, sleep
 
 from libcni.interrupt import checkpoint
-from libcni.types.errors import IO_FAILURE, TRY_AGAIN_LATER, CniError
+from libcni.types.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, TRY_AGAIN_LATER, CniError
 
 _S_IFMT = 0o170000
 _S_IFDIR = 0o040000
+#: Bytes; a peers file of 65,536 nodes has some 15 million.
+_LARGEST = 1 << 26
+#: linux/time.h
+_CLOCK_REALTIME_COARSE = 5
 #: Seconds to wait for a lock before giving up with code 11; a runtime retries.
 LOCK_TIMEOUT = 10.0
+
+
+def file_clock() -> float:
+    """Seconds of the epoch, by the clock that stamps files: what is made from now on bears no
+    earlier time, but for what a float cannot tell apart, which is taken off."""
+    return clock_gettime(_CLOCK_REALTIME_COARSE) - 1e-6
 
 
 def io_error(error: OSError, doing: str, path: str) -> CniError:
     """A CniError 5 such as "cannot write /x/y: No space left on device"."""
     return CniError(IO_FAILURE, f"cannot {doing} {path}: {posix.strerror(error.errno or 0)}")
+
+
+def usable_path(path: str, key: str) -> str:
+    """`path`, which an unchecked configuration gives as `key`. Raises CniError 7 for one with a
+    NUL, for which the schema has no words at DEL and GC."""
+    if "\0" in path:
+        raise CniError(INVALID_NETWORK_CONFIG, f"{key}: {path!r} is not a path")
+    return path
 
 
 def read_fd(fd: int, limit: int = 1 << 30) -> bytes:
@@ -39,12 +57,19 @@ def read_fd(fd: int, limit: int = 1 << 30) -> bytes:
 
 
 def read_file(path: str) -> bytes:
-    """The whole file. Raises OSError (callers differ in what absence means)."""
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    """The whole file. Raises OSError (callers differ in what absence means).
+
+    Whatever is at the path it ends: a pipe that nobody writes to is empty, a device that never
+    stops giving is EFBIG.
+    """
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     try:
-        return read_fd(fd)
+        data = read_fd(fd, _LARGEST + 1)
     finally:
         posix.close(fd)
+    if len(data) > _LARGEST:
+        raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG), path)
+    return data
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -56,8 +81,12 @@ def write_all(fd: int, data: bytes) -> None:
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data`, complete or not at all, also across a power loss.
 
-    Writes beside it, syncs, renames. Raises OSError and leaves no temporary file.
+    A new file is synced before it has a name, so that one who is killed leaves nothing. Where
+    there is one already, or no file without a name: writes beside it, syncs, renames. Raises
+    OSError and leaves no temporary file.
     """
+    if _create_whole(path, data, mode):
+        return
     temporary = f"{path}.{posix.getpid()}.tmp"
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW
     fd = posix.open(temporary, flags, mode)
@@ -73,6 +102,36 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
         raise
 
 
+def _create_whole(path: str, data: bytes, mode: int) -> bool:
+    """Make a file with this content; False, with nothing done, when it cannot be made so."""
+    try:
+        posix.stat(path, follow_symlinks=False)
+        return False
+    except OSError:
+        pass
+    try:
+        fd = posix.open(
+            path.rpartition("/")[0] or ("/" if path[:1] == "/" else "."),
+            posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC,
+            mode,
+        )
+    except OSError:
+        return False
+    try:
+        write_all(fd, data)
+        posix.fsync(fd)
+        # Only with a descriptor for a directory Python asks the kernel to follow.
+        posix.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+    except OSError:
+        # Not only where there is no /proc or no linking (EXDEV, EPERM, ENOENT): the name may have
+        # been taken meanwhile, which a rename replaces. A disk that is full or broken says so
+        # again, to the caller, and this one has left no file.
+        return False
+    finally:
+        posix.close(fd)
+    return True
+
+
 def remove_file(path: str) -> bool:
     """Unlink `path`; True if it was there. Raises OSError other than absence."""
     try:
@@ -85,16 +144,22 @@ def remove_file(path: str) -> bool:
 def ensure_directory(path: str, mode: int = 0o755) -> None:
     """Make a directory and its parents. Idempotent. Raises OSError."""
     try:
-        posix.mkdir(path, mode)
-    except FileExistsError:
-        if posix.stat(path).st_mode & _S_IFMT != _S_IFDIR:
-            raise
+        _make_directory(path, mode)
     except FileNotFoundError:
         parent = path.rstrip("/").rpartition("/")[0]
         if not parent:
             raise
         ensure_directory(parent, mode)
-        ensure_directory(path, mode)
+        # Where nothing can be made (/proc) it is ENOENT again.
+        _make_directory(path, mode)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    try:
+        posix.mkdir(path, mode)
+    except FileExistsError:
+        if posix.stat(path).st_mode & _S_IFMT != _S_IFDIR:
+            raise
 
 
 class Lock:
@@ -112,9 +177,8 @@ class Lock:
         self.fd = -1
 
     def __enter__(self) -> Lock:
-        flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC
         try:
-            self.fd = posix.open(self.path, flags, 0o644)
+            self.fd = self._open()
         except OSError as error:
             raise io_error(error, "open lock", self.path) from None
         try:
@@ -123,6 +187,9 @@ class Lock:
             self.__exit__()
             raise
         return self
+
+    def _open(self) -> int:
+        return posix.open(self.path, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o644)
 
     def _acquire(self) -> None:
         deadline = monotonic() + self.timeout

@@ -47,7 +47,7 @@ def checkpoint() -> None:
         raise CniError(
             TRY_AGAIN_LATER,
             f"interrupted by signal {_pending}",
-            "everything that had been done was undone",
+            "what ADD had done was undone; DEL and GC go on where they were when repeated",
         )
 
 

@@ -13,6 +13,10 @@ import posix
 from libcni.invoke.spawn import spawn
 from libcni.types.errors import KERNEL, TRY_AGAIN_LATER, CniError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: The variant that is not a front end of nftables; "" is the system's choice.
 LEGACY = "-legacy"
 #: Runtimes may call plugins without PATH, or without the directories of system tools.
@@ -23,6 +27,8 @@ _LOCK_WAIT = 5
 _TIMEOUT = 30.0
 #: Exit status RESOURCE_PROBLEM of iptables: mostly the lock.
 _RESOURCE_PROBLEM = 4
+#: Looks at a table whose shared chains others make at the same time.
+_LOOKS = 5
 
 
 def _path() -> str:
@@ -61,6 +67,11 @@ def _run(version: int, tool: str, variant: str, arguments: list[str], stdin: byt
     return outcome.stdout
 
 
+def quoted(text: str) -> str:
+    """A word for `restore`, as `save` shows it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def restore(version: int, table: str, lines: list[str], variant: str = "") -> None:
     """Do the lines ("-A CHAIN ...") in one transaction; all other rules stay.
 
@@ -75,3 +86,32 @@ def save(version: int, table: str, variant: str = "") -> list[str]:
     """The chains (":NAME ...") and rules ("-A CHAIN ...") of a table. Raises as `restore`."""
     text = _run(version, "save", variant, ["-t", table], b"").decode("utf-8", "replace")
     return [line for line in text.split("\n") if line.startswith((":", "-A "))]
+
+
+def ensure(
+    version: int,
+    table: str,
+    missing: Callable[[list[str]], list[str]],
+    saved: list[str] | None = None,
+) -> None:
+    """Make in one transaction what is missing. Idempotent.
+
+    missing: the lines for `restore`, given what `save` shows; saved: that, if it is known. Who
+    makes what containers share holds the lock on the host's namespace (`netns_lock`); plugins
+    that do not know it, Go's, may still make a chain first, and then it is looked at again.
+    Raises as `restore`, with nothing changed.
+    """
+    if saved is None:
+        saved = save(version, table)
+    for left in range(_LOOKS - 1, -1, -1):
+        lines = missing(saved)
+        if not lines:
+            return
+        try:
+            restore(version, table, lines)
+            return
+        except CniError:
+            later = save(version, table)
+            if later == saved or not left:
+                raise
+            saved = later

@@ -9,19 +9,17 @@ not there, and leaves the codec registry unusable for `libcni.boot.full_boot`. T
 from __future__ import annotations
 
 _REPLACEMENT = "\ufffd"
+_REPLACEMENT_BYTES = b"\xef\xbf\xbd"
 
 
 def decode(data: bytes) -> str:
     """The text. Raises ValueError naming the first byte that is not UTF-8."""
     text = data.decode("utf-8", "replace")
     if _REPLACEMENT in text and text.encode() != data:
-        offset = _first_difference(text.encode(), data)
-        raise ValueError(f"byte {offset} is {data[offset]:#x}")
+        offset = 0
+        for part in text.split(_REPLACEMENT):
+            offset += len(part.encode())
+            if data[offset : offset + 3] != _REPLACEMENT_BYTES:
+                raise ValueError(f"byte {offset} is {data[offset]:#x}")
+            offset += 3
     return text
-
-
-def _first_difference(one: bytes, other: bytes) -> int:
-    for offset, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return offset
-    return min(len(one), len(other))

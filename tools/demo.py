@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BIN = ROOT / "build/bin"
+BIN = pathlib.Path(os.environ.get("ADDER_BIN_DIR", ROOT / "build/bin"))
 INSIDE = "ADDER_DEMO_SCRATCH"
 
 CONFLIST = {
@@ -41,10 +41,23 @@ CONFLIST = {
 }
 
 WIDTH = 32
+#: Where the wires come down inside the host's box.
+_WIRES = (14, 51)
+
+
+def _label_wires(*labels: str) -> str:
+    """A line with each label in the middle over its wire, to the right of what would cross it."""
+    line = ""
+    for label, column in zip(labels, _WIRES, strict=True):
+        line = line.ljust(max(column - len(label) // 2, len(line) + 1 if line else 0)) + label
+    return line
 
 
 def draw(bridge: str, gateways: str, containers: list[tuple[str, str, str, str]]) -> str:
-    """Two containers on a bridge; each is (name, IPv4, IPv6, host interface)."""
+    """Two containers on a bridge; each is (name, IPv4, IPv6, host interface).
+
+    Interface names may have the 15 characters that the kernel allows.
+    """
 
     def row(left: str, right: str, edge: str = "│", gap: str = "    ") -> str:
         return f"  {edge} {left:<{WIDTH - 2}}{edge}{gap}{edge} {right:<{WIDTH - 2}}{edge}"
@@ -57,8 +70,6 @@ def draw(bridge: str, gateways: str, containers: list[tuple[str, str, str, str]]
     foot = "─" * 15 + "┬" + "─" * (WIDTH - 17)
     wire = " " * 18 + "│ veth pair" + " " * (WIDTH - 6) + "│ veth pair"
     top = "─" * 15 + "┴" + "─" * (WIDTH + 4) + "┴" + "─" * (WIDTH - 17)
-    # The wires come down in columns 14 and 51 of the host's box.
-    ports = f"{left_port:^29}{right_port:^45}"
     joint = " " * 14 + "└" + f" bridge {bridge} ".center(WIDTH + 4, "─") + "┘"
     return "\n".join(
         [
@@ -70,7 +81,7 @@ def draw(bridge: str, gateways: str, containers: list[tuple[str, str, str, str]]
             wire,
             f"  ┌{top}┐",
             wide("host"),
-            wide(ports),
+            wide(_label_wires(left_port, right_port)),
             wide(joint),
             wide(f"{gateways:^{2 * WIDTH + 1}}"),
             wide("masquerade to the outside: nftables, in process".center(2 * WIDTH + 1)),
@@ -108,21 +119,20 @@ def demonstrate(scratch: pathlib.Path) -> None:
     """The demo itself, inside its own namespaces."""
     configurations = scratch / "net.d"
     configurations.mkdir()
-    cache = scratch / "cache"
     conflist = json.loads(json.dumps(CONFLIST))
     conflist["plugins"][1]["ipam"]["dataDir"] = str(scratch / "networks")
     (configurations / "10-demo.conflist").write_text(json.dumps(conflist, indent=2))
-    environment = {
-        "CNI_PATH": str(BIN),
-        "NETCONFPATH": str(configurations),
-        "CNI_CACHE_DIR": str(cache),
-    }
+    environment = {"CNI_PATH": str(BIN), "NETCONFPATH": str(configurations)}
+
+    def cnitool(verb: str, name: str) -> str:
+        words = (verb, "demo", f"/run/netns/{name}", "--cache-dir", str(scratch / "cache"))
+        return run(BIN / "cnitool", *words, **environment)
+
     print("\nTwo namespaces, as a runtime would make them for two containers:")
     results = {}
     for name in ("left", "right"):
         run("ip", "netns", "add", name)
-        output = run(BIN / "cnitool", "add", "demo", f"/run/netns/{name}", **environment)
-        results[name] = json.loads(output)
+        results[name] = json.loads(cnitool("add", name))
     print("\nWhat `cnitool add` answered for the second:\n")
     print(json.dumps(results["right"], indent=2))
     bridge = results["left"]["interfaces"][0]["name"]
@@ -141,14 +151,19 @@ def demonstrate(scratch: pathlib.Path) -> None:
     ping(None, left[0].partition("/")[0])
     print("\nCHECK finds everything as ADD left it; DEL removes it:")
     for name in ("left", "right"):
-        run(BIN / "cnitool", "check", "demo", f"/run/netns/{name}", **environment)
-        run(BIN / "cnitool", "del", "demo", f"/run/netns/{name}", **environment)
+        cnitool("check", name)
+        cnitool("del", name)
         run("ip", "netns", "del", name)
-    leftovers = [line for line in run("ip", "-o", "link").splitlines() if "veth" in line]
-    reservations = [p for p in (scratch / "networks/demo").glob("*") if p.name[0] in "1f"]
-    if leftovers or reservations:
-        raise SystemExit(f"demo failed: left behind {leftovers} {reservations}")
-    print("\nNothing is left: no interface, no reservation. Done.")
+    links = run("ip", "-brief", "link").splitlines()
+    for line in links:
+        print(f"    {line.rstrip()}")
+    leftovers = [line for line in links if line.startswith("veth")]
+    leftovers += [str(p) for p in (scratch / "networks/demo").glob("*") if p.name[0] in "1f"]
+    leftovers += [str(p) for p in (scratch / "cache").rglob("*") if p.is_file()]
+    if leftovers:
+        raise SystemExit(f"demo failed: left behind {leftovers}")
+    print("\nNo interface, reservation or cached result of the two is left. The bridge stays for")
+    print("the next container; this one goes with the demo's own host. Done.")
 
 
 def main() -> int:

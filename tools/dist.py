@@ -20,6 +20,8 @@ def _normal(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     entry.mtime = _EPOCH
+    # Whatever the umask of the build: a runtime's user has to read all of it.
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
     return entry
 
 

@@ -95,7 +95,7 @@ def _plural(text: str) -> str:
     words = {"IP address or a prefix in CIDR notation": "IP addresses or prefixes"}
     if text.startswith("list of"):
         return "lists" + text.removeprefix("list")
-    return words.get(text, f"{text}s")
+    return words.get(text, f"{text}es" if text.endswith("s") else f"{text}s")
 
 
 def _code(value: object) -> str:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink import nfnetlink, nla_base_string
-from pyroute2.netlink.nfnetlink import nftsocket
-from pyroute2.netlink.rtnl import br_vlan, ifaddrmsg, ifinfmsg, ndmsg, rtmsg
+from pyroute2.netlink.nfnetlink import nfctsocket, nftsocket
+from pyroute2.netlink.rtnl import br_vlan, fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg, tcmsg
+from pyroute2.netlink.rtnl.tcmsg import act_mirred, cls_u32, sched_tbf
 
 TARGET = Path(__file__).resolve().parent.parent / "libcni" / "netlink" / "tables"
 
@@ -46,6 +47,10 @@ WORDS = {
 CORRECTIONS = {
     "IFA_TARGET_NETNSID": "=i",  # a string in pyroute2; __s32 in the kernel
     "RTA_EXPIRES": "=I",  # opaque in pyroute2; u32 in net/ipv6/route.c
+    # Structures with a tail, and tables that a kernel of today does without.
+    "TCA_U32_SEL": "b",
+    "TCA_TBF_RTAB": "b",
+    "TCA_TBF_PTAB": "b",
 }
 
 #: Nests that no plugin reads or writes: statistics, virtual functions, XDP, wireless.
@@ -68,7 +73,10 @@ UNUSED = re.compile(
     r"|IFLA_(G[SR]O|TSO)_|IFLA_CARRIER_(UP|DOWN)|IFLA_PARENT_|IFLA_NUM_|IFLA_IF_NETNSID"
     r"|IFLA_NEW_|IFLA_EVENT|IFLA_PHYS_|IFLA_MACVLAN_MACADDR|IFLA_VXLAN_REMCSUM"
     r"|RTAX_(RTT|RTTVAR|SSTHRESH|REORDERING|RTO_MIN|CC_ALGO)$|RTA_(CACHEINFO|ENCAP|NEWDST|FLOW)"
-    r"|BRIDGE_VLANDB_ENTRY_MCAST"
+    r"|BRIDGE_VLANDB_ENTRY_MCAST|TCA_(STATS|XSTATS|STATS2|RATE|FCNT|STAB)"
+    r"|TCA_U32_(LINK|POLICE|INDEV|PCNT|MARK)|TCA_ACT_STATS"
+    r"|CTA_(PROTOINFO|NAT|COUNTERS|SEQ_ADJ|SEC|TIMESTAMP|LABELS|SYNPROXY|HELP|USE|MARK|TIMEOUT)"
+    r"|CTA_PROTO_ICMP|CTA_TUPLE_MASTER|CTA_STATUS"
 )
 
 
@@ -268,6 +276,23 @@ def _concatenation(module: Module, cls: Any) -> str:
     return f'("list", 1, {table(module, cls.list_elem.set_field_attribute, "SET_FIELD")})'
 
 
+def _tc_options(module: Module, cls: Any) -> str:
+    kinds = {"tbf": sched_tbf.options, "u32": cls_u32.options}
+    for kind, options in kinds.items():
+        table(module, options, f"{kind.upper()}_OPTIONS")
+    return choice(module, "TCA_KIND", "TC_KINDS", kinds)
+
+
+def _action_options(module: Module, cls: Any) -> str:
+    table(module, act_mirred.options, "MIRRED_OPTIONS")
+    return choice(module, "TCA_ACT_KIND", "ACTION_KINDS", {"mirred": act_mirred.options})
+
+
+def _actions(module: Module, cls: Any) -> str:
+    # The numbers are the order in which they are taken; one is all that is needed.
+    return f'("list", 1, {table(module, cls.tca_act_prio.tca_act, "ACTION")})'
+
+
 #: Types that pyroute2 resolves by a function at run time.
 SPECIAL: dict[str, Callable[[Module, Any], str | None]] = {
     "info_data": _info_data,
@@ -278,6 +303,9 @@ SPECIAL: dict[str, Callable[[Module, Any], str | None]] = {
     "get_nh": _nexthops,
     "expr": _expression,
     "list_elem": _concatenation,
+    "get_options": _tc_options,
+    "get_act_options": _action_options,
+    "tca_act_prio": _actions,
 }
 
 
@@ -296,12 +324,17 @@ def modules() -> dict[str, str]:
     for kind in ("vxlan", "vlan", "macvlan"):
         name = table(tunnel, data[kind], f"{kind.upper()}_DATA")
         tunnel.patches.append(f'KINDS["{kind}"] = {name}')
+    # Newer than pyroute2 (linux/if_link.h).
+    tunnel.patches.append('MACVLAN_DATA["IFLA_MACVLAN_BC_QUEUE_LEN"] = (7, "=I")')
 
     addr = Module("rtnetlink: addresses.")
     message(addr, ifaddrmsg.ifaddrmsg, "ADDRESS")
 
     route = Module("rtnetlink: routes.")
     message(route, rtmsg.rtmsg, "ROUTE")
+
+    rule = Module("rtnetlink: rules that choose a routing table.")
+    message(rule, fibmsg.fibmsg, "RULE")
 
     neigh = Module("rtnetlink: neighbours and forwarding database entries.")
     message(neigh, ndmsg.ndmsg, "NEIGHBOUR")
@@ -317,14 +350,23 @@ def modules() -> dict[str, str]:
     message(nft, nftsocket.nft_gen_msg, "GENERATION")
     nft.bodies.append(f'BATCH: Layout = ("{struct_format(nfnetlink.nfgen_msg.fields)}", {{}})')
 
+    conntrack = Module("nfnetlink: connection tracking.")
+    message(conntrack, nfctsocket.nfct_msg, "CONNECTION")
+
+    traffic = Module("rtnetlink: traffic control.")
+    message(traffic, tcmsg.tcmsg, "TRAFFIC")
+
     texts = {
         "link": link,
         "kinds": tunnel,
         "addr": addr,
         "route": route,
+        "rule": rule,
         "neigh": neigh,
         "vlan": vlan,
         "nft": nft,
+        "tc": traffic,
+        "conntrack": conntrack,
     }
     return {f"{name}.py": module.text() for name, module in texts.items()}
 

@@ -9,6 +9,7 @@ of the set before stays for what is still running and goes with the next install
 
 from __future__ import annotations
 
+import argparse
 import os
 import pathlib
 import re
@@ -20,6 +21,8 @@ from libcni.about import NAME
 #: How an executable of ours ends (tools/freeze/__main__.py), and the longest that can be.
 _BUILD = re.compile(rb"(%s-[0-9][0-9a-z.]*-[0-9a-f]{8})\Z" % NAME.encode())
 _TAIL = 64
+#: What is being written by the process of that number; see `_temporary`.
+_UNFINISHED = re.compile(rf"\.{NAME}-.*\.([0-9]+)\Z")
 
 
 def _sync_directory(path: pathlib.Path) -> None:
@@ -38,64 +41,128 @@ def _sync_tree(path: pathlib.Path) -> None:
         _sync_directory(pathlib.Path(directory))
 
 
-def _executables(source: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(p for p in source.iterdir() if p.is_file())
+def _copy_file(source: pathlib.Path, target: pathlib.Path) -> None:
+    """The content, and whether it may be executed; for everybody, whatever the umask.
+
+    Nothing else: an SELinux label or a capability of the build's tree would be wrong in a system
+    directory, whose own policy labels what is made in it.
+    """
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+
+
+def _copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy a directory whole, as `_copy_file` does files."""
+    target.mkdir()
+    target.chmod(0o755)
+    for entry in sorted(source.iterdir()):
+        copy = _copy_tree if entry.is_dir() else _copy_file
+        copy(entry, target / entry.name)
+
+
+def _executables(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Those of the plugins and their tools; not the agents, which no runtime looks for there."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    return [path for path in files if _build_of(path) is not None]
 
 
 def _contents(directory: pathlib.Path) -> list[pathlib.Path]:
-    found = [p for p in directory.glob(f"{NAME}-*") if p.is_dir()]
+    """The shared directories of any build, the one placed last at the end."""
+    found = [p for p in directory.iterdir() if _BUILD.fullmatch(p.name.encode()) and p.is_dir()]
     return sorted(found, key=lambda p: p.stat().st_mtime_ns)
 
 
-def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
-    """Place everything of `source` (a build/bin) into `target`; what was done, in words.
+def _temporary(target: pathlib.Path, name: str) -> pathlib.Path:
+    """Where something is written before it gets its name; no runtime looks for a dot file."""
+    return target / f".{NAME}-{name}.{os.getpid()}"
 
-    Idempotent: what is identical is left alone. Raises OSError; a failure leaves the old set
-    complete.
+
+def _remove(path: pathlib.Path) -> None:
+    """A file or a directory with all that is in it. Idempotent."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_unfinished(target: pathlib.Path) -> list[str]:
+    """What installations left that were killed half way; what was done, in words."""
+    done = []
+    for path in sorted(target.iterdir()):
+        found = _UNFINISHED.fullmatch(path.name)
+        if found and not pathlib.Path("/proc", found[1]).exists():
+            _remove(path)
+            done.append(f"removed {path}")
+    return done
+
+
+def _source_contents(source: pathlib.Path) -> pathlib.Path:
+    found = _contents(source)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise FileNotFoundError(f"{source} is not one build: shared directories in it: {names}")
+    return found[0]
+
+
+def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
+    """Place the plugins and tools of `source` (a build/bin) into `target`.
+
+    Returns what was done, in words. Node agents are programs of their own, and stay where they
+    are. Idempotent: what is identical is left alone. Raises OSError; a failure leaves the old
+    set complete.
     """
-    done: list[str] = []
+    contents = _source_contents(source)
     target.mkdir(parents=True, exist_ok=True)
-    (contents,) = _contents(source)
+    removed = _remove_unfinished(target)
     before = _contents(target)
     placed = target / contents.name
+    done: list[str] = []
     if not placed.is_dir():
-        staging = target / f".{contents.name}.{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = _temporary(target, contents.name)
         try:
-            shutil.copytree(contents, staging)
+            _copy_tree(contents, staging)
             _sync_tree(staging)
             staging.rename(placed)
-        except OSError:
-            shutil.rmtree(staging, ignore_errors=True)
+        except BaseException:
+            _remove(staging)
             raise
         done.append(f"placed {placed}")
     first: pathlib.Path | None = None
     for executable in _executables(source):
         name = target / executable.name
-        if name.is_file() and name.read_bytes() == executable.read_bytes():
+        if _is_copy(name, executable):
             first = first or name
             continue
-        temporary = target / f".{executable.name}.{os.getpid()}"
-        temporary.unlink(missing_ok=True)
+        temporary = _temporary(target, executable.name)
         try:
             if first is not None:
                 # One inode for all, by which a plugin recognises its siblings as itself.
                 os.link(first, temporary)
             else:
-                shutil.copy2(executable, temporary)
+                _copy_file(executable, temporary)
                 with open(temporary, "rb") as file:
                     os.fsync(file.fileno())
             temporary.rename(name)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            _remove(temporary)
             raise
         first = first or name
         done.append(f"installed {name}")
+    if done:
+        # The newest, also where it was placed before another one and is installed again.
+        os.utime(placed)
     _sync_directory(target)
     for old in [p for p in before if p.name != contents.name][:-1]:
         shutil.rmtree(old)
-        done.append(f"removed {old}")
-    return done
+        removed.append(f"removed {old}")
+    return done + removed
+
+
+def _is_copy(path: pathlib.Path, executable: pathlib.Path) -> bool:
+    """Whether it is the same program already, and everybody may execute it."""
+    if not path.is_file() or path.stat().st_mode & 0o555 != 0o555:
+        return False
+    return path.read_bytes() == executable.read_bytes()
 
 
 def uninstall(target: pathlib.Path) -> list[str]:
@@ -104,17 +171,12 @@ def uninstall(target: pathlib.Path) -> list[str]:
     Whichever build they are of: an executable of ours ends with the name of its directory. A
     plugin of the same name from somebody else stays. Idempotent. Raises OSError.
     """
-    done: list[str] = []
     if not target.is_dir():
-        return done
-    for path in _executables(target):
-        if _build_of(path) is not None:
-            path.unlink()
-            done.append(f"removed {path}")
-    for directory in _contents(target):
-        if _BUILD.fullmatch(directory.name.encode()):
-            shutil.rmtree(directory)
-            done.append(f"removed {directory}")
+        return []
+    done = _remove_unfinished(target)
+    for path in [*_executables(target), *_contents(target)]:
+        _remove(path)
+        done.append(f"removed {path}")
     return done
 
 
@@ -128,15 +190,22 @@ def _build_of(path: pathlib.Path) -> str | None:
 
 
 def main(argv: list[str]) -> int:
-    """`install SOURCE TARGET` or `uninstall TARGET`; 1 with a message on failure."""
-    verb, *paths = argv
+    """The command line; 1 with a message on failure."""
+    parser = argparse.ArgumentParser(prog="python -m tools.install", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("install", help="place a build, or what of it has changed")
+    verb.add_argument("source", type=pathlib.Path, help="a build/bin")
+    verb.add_argument("target", type=pathlib.Path, help="a runtime's bin directory")
+    verb = verbs.add_parser("uninstall", help="remove what is ours, of whichever build")
+    verb.add_argument("target", type=pathlib.Path, help="a runtime's bin directory")
+    options = parser.parse_args(argv)
     try:
-        if verb == "uninstall":
-            done = uninstall(pathlib.Path(paths[0]))
+        if options.verb == "uninstall":
+            done = uninstall(options.target)
         else:
-            done = install(pathlib.Path(paths[0]), pathlib.Path(paths[1]))
+            done = install(options.source, options.target)
     except OSError as error:
-        print(f"{verb} failed: {error}", file=sys.stderr)
+        print(f"{options.verb} failed: {error}", file=sys.stderr)
         return 1
     print("\n".join(done) if done else "nothing to do")
     return 0

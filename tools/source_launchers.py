@@ -42,7 +42,9 @@ def make(directory: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
     program = directory / ".adder-launcher"
     program.write_text(
         _LAUNCHER.format(
-            python=sys.executable, roots=[str(p) for p in (root, *roots)], program=str(program)
+            python=sys.executable,
+            roots=[str(p) for p in (root, root / "tests/conformance", *roots)],
+            program=str(program),
         )
     )
     program.chmod(0o755)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run mypy over everything: each import root (the tree, and each folder under plugins/)."""
+"""Run mypy over everything: each import root (the tree, the plugins, the conformance suite)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> int:
     """The exit status of mypy."""
     root = pathlib.Path(__file__).resolve().parents[1]
     plugins = hot.plugin_roots(root)
-    paths = [root / "tools/stubs", root, *plugins]
+    paths = [root / "tools/stubs", root, *plugins, root / "tests/conformance"]
     environment = dict(os.environ, MYPYPATH=":".join(map(str, paths)))
     targets = ["libcni", "tools", "tests"]
     targets += [str(package) for plugin in plugins for package in plugin.glob("cni_*")]

@@ -27,7 +27,7 @@ _VERBS = {
     "add": ("attach the namespace to the network; prints the result", True),
     "check": ("check that the attachment is as it was made", True),
     "del": ("detach the namespace from the network", True),
-    "gc": ("remove every attachment to the network", False),
+    "gc": ("remove every attachment to the network that is remembered, live ones too", False),
     "status": ("ask whether the network can take attachments", False),
 }
 
@@ -48,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(
+        "-V", "--version", dest="verb", action="store_const", const="version",
+        help="print the version",
+    )  # fmt: skip
     shared = _Parser(add_help=False)
     for target, default in ((top, None), (shared, argparse.SUPPRESS)):
         target.add_argument(
@@ -75,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--plugins", action="store_true", help="also ask every plugin for the versions it speaks"
     )
+    text = "hold plugins to the specification, as cni-conformance does"
+    verbs.add_parser("conformance", help=text, description=text.capitalize(), add_help=False)
     text = "list networks and attachments"
     sub = verbs.add_parser("list", help=text, description=text.capitalize(), parents=[shared])
     sub.add_argument("-o", "--output", choices=("table", "json", "names"), default="table")
@@ -82,15 +88,21 @@ def parser() -> argparse.ArgumentParser:
     text = "print a completion script for a shell"
     sub = verbs.add_parser("completion", help=text, description=text.capitalize())
     sub.add_argument("shell", choices=SHELLS)
-    verbs.add_parser("help", help="print this help")
+    text = "print this help, or that of a verb"
+    sub = verbs.add_parser("help", help=text, description=text.capitalize())
+    sub.add_argument("about", nargs="?", metavar="VERB", choices=list(verbs.choices))
     return top
 
 
 def main(argv: list[str]) -> int:
     """Run one command; 0 on success, 1 on failure, 130 when interrupted."""
+    if argv[:1] == ["conformance"]:
+        return _conformance(argv[1:])
     top = parser()
     try:
         options = top.parse_args(argv)
+        if options.verb == "help" and options.about:
+            return main([options.about, "--help"])
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     try:
@@ -107,6 +119,20 @@ def main(argv: list[str]) -> int:
         # Whoever read our output has enough; nothing more may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def _conformance(argv: list[str]) -> int:
+    """Run the conformance suite, which has a command line of its own; its exit status."""
+    from libcni.boot import load_tool
+
+    try:
+        suite = load_tool("cni-conformance")
+    except ModuleNotFoundError as error:
+        print(f"Error: the conformance suite is not here: {error}", file=sys.stderr)
+        print("Hint: pip install ./tests/conformance, or use a build of this", file=sys.stderr)
+        return 1
+    status: int = suite.main(argv)
+    return status
 
 
 def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ _FISH_HEAD = """# fish completion for cnitool; load with: cnitool completion fis
 complete -c cnitool -f
 complete -c cnitool -s i -l ifname -x -d 'interface name'
 complete -c cnitool -l cache-dir -r -d 'where results are remembered'
+complete -c cnitool -s V -l version -d 'print the version'
 """
 
 _FISH_TAIL = """for verb in {network_verbs}
@@ -80,13 +81,24 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
         return _FISH_HEAD + "".join(lines) + tail
     bash = _BASH.format(
         verbs=" ".join(verbs),
-        options="-i --ifname --cache-dir -h --help -o --output --plugins",
+        options=" ".join(_options(parser)),
         network_verbs=_NETWORK_VERBS,
         shells=" ".join(SHELLS),
     )
     if shell == "bash":
         return bash
     return _ZSH_HEAD + bash.partition("\n")[2]
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of the tool and its verbs, each once."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                found += _options(sub)
+    return list(dict.fromkeys(found))
 
 
 def _verbs(parser: argparse.ArgumentParser) -> dict[str, str]:

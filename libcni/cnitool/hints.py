@@ -4,18 +4,40 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from typing import Any
 
+from libcni import conf
+from libcni.api import PluginFailedError
 from libcni.cnitool import settings
+from libcni.cnitool.presence import alike
 from libcni.conf import NoConfigsFoundError, NotFoundError
 from libcni.types.errors import (
+    CONFLICT,
     DECODING_FAILURE,
     INCOMPATIBLE_VERSION,
+    INVALID_ENVIRONMENT,
     INVALID_NETNS,
     INVALID_NETWORK_CONFIG,
+    IO_FAILURE,
+    PLUGIN_NOT_AVAILABLE,
     TRY_AGAIN_LATER,
+    UNKNOWN_CONTAINER,
+    UNSUPPORTED_FIELD,
     CniError,
+)
+
+#: With these a plugin refuses what it was asked before it touches anything.
+_REFUSALS = (
+    INCOMPATIBLE_VERSION,
+    UNSUPPORTED_FIELD,
+    INVALID_ENVIRONMENT,
+    DECODING_FAILURE,
+    INVALID_NETWORK_CONFIG,
+    INVALID_NETNS,
+    PLUGIN_NOT_AVAILABLE,
 )
 
 
@@ -29,34 +51,124 @@ def report(error: CniError, verb: str, options: dict[str, Any]) -> None:
 
 
 def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
-    """What may mend it, likeliest first."""
-    found = []
+    """What may mend it, likeliest first; what destroys something last, and only if it may be so.
+
+    options: those of the command line, as `vars` gives them.
+    """
     text = str(error)
     if isinstance(error, NoConfigsFoundError | NotFoundError):
         origin = "from" if os.environ.get("NETCONFPATH") else "the default of"
-        found.append(f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks")
-    elif "failed to find plugin" in text or "no paths provided" in text:
+        return [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
+    if verb == "add" and _is_conflict(error):
+        return _about_conflict(error, options)
+    found = []
+    if "failed to find plugin" in text or "no paths provided" in text:
+        for type_ in re.findall(r'failed to find plugin "([^"]*)"', text):
+            found += [f"did you mean {name}?" for name in alike(type_)]
         where = ":".join(settings.plugin_path())
         found.append(f"set CNI_PATH to the directories with plugins; it is {where}")
-    elif "duplicate allocation" in text or "already exists" in text:
-        found.append(f"detach it first: cnitool del {_arguments(options)}")
     elif "CNI_NETNS" in text or error.code == INVALID_NETNS or "unknown FS magic" in text:
         found.append("`ip netns add NAME` makes a namespace at /run/netns/NAME")
+    elif error.code == UNKNOWN_CONTAINER:
+        found.append(f"this shows what is attached: {_command('list', options)}")
+        found.append(f"and this attaches it: {_command('add', options)}")
     elif error.code == TRY_AGAIN_LATER:
         found.append("the cause passes by itself: try again")
     elif error.code == INCOMPATIBLE_VERSION:
         found.append("change cniVersion in the network's configuration")
     elif error.code in (DECODING_FAILURE, INVALID_NETWORK_CONFIG):
-        found.append("`cnitool validate` checks the configuration files")
+        if "runtimeConfig" in text:
+            found.append("runtimeConfig holds what CAP_ARGS gives: mend it there")
+        elif _validate_finds_something(options):
+            found.append("`cnitool validate` says what is wrong in the configuration files")
     elif os.geteuid() and ("not permitted" in text or "denied" in text):
         found.append("plugins need root's rights")
-    if verb == "add" and "failed (add)" in error.msg:
-        found.append(f"whatever is left of it goes with: cnitool del {_arguments(options)}")
-    return list(dict.fromkeys(found))
+    if verb == "add" and _may_have_left(error) and not _is_attached(options):
+        found.append(_removal(error, options))
+    return found
 
 
-def _arguments(options: dict[str, Any]) -> str:
-    words = [str(options.get("network")), str(options.get("netns"))]
-    if options.get("ifname"):
-        words += ["-i", str(options["ifname"])]
-    return " ".join(words)
+def _is_conflict(error: CniError) -> bool:
+    """Whether something was there that ADD had to make, in our plugins' words or those of Go's."""
+    text = str(error)
+    return error.code == CONFLICT or "duplicate allocation" in text or "already exists" in text
+
+
+def _about_conflict(error: CniError, options: dict[str, Any]) -> list[str]:
+    check, delete = _command("check", options), _command("del", options)
+    if _is_attached(options):
+        return [
+            f"it is attached already; this looks whether it is whole: {check}",
+            f"to attach it anew, detach it first, if nothing uses it: {delete}",
+        ]
+    if isinstance(error, PluginFailedError) and error.done:
+        return [_removal(error, options)]
+    if _is_of_the_attachment(str(error), options):
+        return [f"if an ADD that was cut short left it, this removes it: {delete}"]
+    return []
+
+
+def _is_of_the_attachment(conflict: str, options: dict[str, Any]) -> bool:
+    """Whether what is in the way may be this attachment's own, so that its DEL would remove it.
+
+    A device of another kind in the place of a bridge is not, even if it has the same name.
+    """
+    name = settings.interface(options.get("ifname") or "")
+    names_it = re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", conflict) is not None
+    return "duplicate allocation" in conflict or (names_it and "but is not a" not in conflict)
+
+
+def _removal(error: CniError, options: dict[str, Any]) -> str:
+    """How to remove what a failed ADD has left, and whether something surely is left."""
+    delete = _command("del", options)
+    if isinstance(error, PluginFailedError) and error.done:
+        return f"the plugins before it have attached it already; to remove what is left: {delete}"
+    return f"to remove what is left of it: {delete}"
+
+
+def _validate_finds_something(options: dict[str, Any]) -> bool:
+    """Whether `cnitool validate` has anything to say of the network's file.
+
+    True as well when no file can be read as that network: then it says why.
+    """
+    # What it needs is not paid for by commands that succeed.
+    from libcni.cnitool.validation import check_file
+
+    directory = settings.configuration_directory()
+    for file in conf.conf_files(directory, [".conflist", ".conf", ".json"]):
+        found = check_file(file)
+        if found.network is not None and found.network.name == options.get("network"):
+            return bool(found.faults or found.warnings)
+    return True
+
+
+def _may_have_left(error: CniError) -> bool:
+    """Whether the plugins of a failed ADD may have changed something."""
+    if isinstance(error, PluginFailedError):
+        return error.done > 0 or error.code not in _REFUSALS
+    # All of them are done, and their result could not be remembered.
+    return error.code == IO_FAILURE and "cached result" in error.msg
+
+
+def _is_attached(options: dict[str, Any]) -> bool:
+    """Whether an earlier ADD of this attachment succeeded, and no DEL has since."""
+    try:
+        container = settings.container_id(options["netns"])
+        interface = settings.interface(options.get("ifname") or "")
+        cache = settings.cache(options.get("cache_dir") or "")
+        return cache.load(options["network"], container, interface) is not None
+    except CniError:
+        return False
+
+
+def _command(verb: str, options: dict[str, Any]) -> str:
+    """A command line about the same attachment, for pasting into a shell."""
+    words = ["cnitool", verb]
+    if verb != "list":
+        words += [options["network"], options["netns"]]
+        interface = options.get("ifname") or os.environ.get("CNI_IFNAME")
+        if interface:
+            words += ["-i", interface]
+    if options.get("cache_dir"):
+        words += ["--cache-dir", options["cache_dir"]]
+    return shlex.join(words)

@@ -9,8 +9,7 @@ import sys
 from typing import Any
 
 from libcni import conf
-from libcni.cache import DEFAULT_DIRECTORY as CACHE_DIRECTORY
-from libcni.cache import Cache, NetworkAttachment
+from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
 from libcni.types.errors import CniError
 from libcni.types.result import Result
@@ -39,8 +38,7 @@ def networks(directory: str) -> list[dict[str, Any]]:
 
 def attachments(cache_dir: str) -> list[dict[str, Any]]:
     """Every cached attachment with its addresses and whether its namespace is still there."""
-    cache = Cache(cache_dir or CACHE_DIRECTORY)
-    return [_attachment(a) for a in cache.attachments()]
+    return [_attachment(a) for a in settings.cache(cache_dir).attachments()]
 
 
 def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
@@ -87,7 +85,7 @@ def show(output: str, cache_dir: str) -> None:
     )
     print()
     _table(
-        f"Attachments in {cache_dir or CACHE_DIRECTORY}",
+        f"Attachments in {settings.cache(cache_dir).directory}",
         ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "NAMESPACE"),
         [
             (

@@ -10,6 +10,8 @@ from typing import Any
 
 from libcni import conf
 from libcni.api import DEFAULT_PATH, CNIConfig, RuntimeConf
+from libcni.cache import DEFAULT_DIRECTORY as CACHE_DIRECTORY
+from libcni.cache import Cache
 from libcni.types.errors import INVALID_ENVIRONMENT, CniError
 
 
@@ -28,17 +30,48 @@ def cni(cache_dir: str) -> CNIConfig:
     return CNIConfig(plugin_path(), cache_dir)
 
 
+def cache(cache_dir: str) -> Cache:
+    """Where the results of past ADDs are: in the given directory, or where runtimes have them."""
+    return Cache(cache_dir or CACHE_DIRECTORY)
+
+
+def interface(ifname: str) -> str:
+    """The interface that is asked for: the given one, $CNI_IFNAME, or eth0."""
+    return ifname or os.environ.get("CNI_IFNAME") or "eth0"
+
+
 def container_id(netns: str) -> str:
-    """The container ID that stands for a namespace: made of its absolute path."""
-    return "cnitool-" + hashlib.sha512(os.path.abspath(netns).encode()).hexdigest()[:20]
+    """The container ID that stands for a namespace: made of its absolute path.
+
+    Raises CniError 4, as `absolute` does.
+    """
+    return "cnitool-" + hashlib.sha512(absolute(netns).encode()).hexdigest()[:20]
+
+
+def absolute(netns: str) -> str:
+    """The namespace's absolute path. Raises CniError 4 when it is empty or cannot be told."""
+    if not netns:
+        raise CniError(
+            INVALID_ENVIRONMENT,
+            "the path of the namespace is empty",
+            "such as /run/netns/NAME or /proc/PID/ns/net is expected",
+        )
+    try:
+        return os.path.abspath(netns)
+    except FileNotFoundError:
+        raise CniError(
+            INVALID_ENVIRONMENT,
+            f"cannot tell where {netns!r} is: the working directory has been removed",
+            "give the namespace's absolute path",
+        ) from None
 
 
 def runtime_conf(netns: str, ifname: str) -> RuntimeConf:
     """The attachment that arguments and environment describe. Raises CniError 4."""
     return RuntimeConf(
         container_id(netns),
-        os.path.abspath(netns),
-        ifname or os.environ.get("CNI_IFNAME") or "eth0",
+        absolute(netns),
+        interface(ifname),
         _arguments(os.environ.get("CNI_ARGS", "")),
         _capability_arguments(os.environ.get("CAP_ARGS", "")),
     )

@@ -15,11 +15,11 @@ from typing import Any
 _ALIKE = 0.8
 
 
-def misspelled(document: dict[str, Any], types: list[str]) -> list[str]:
+def misspelled(document: dict[str, Any], types: list[str], place: str) -> list[str]:
     """A warning for each key of what plugins of these types would read that resembles a known one.
 
-    document: as on a plugin's stdin. Types whose keys are not known (foreign plugins) silence
-    everything, as any key may be theirs.
+    document: as on a plugin's stdin. place: its path in the file. Types whose keys are not
+    known (foreign plugins) silence everything, as any key may be theirs.
     """
     known: list[dict[str, Any]] = []
     for type_ in types:
@@ -27,7 +27,7 @@ def misspelled(document: dict[str, Any], types: list[str]) -> list[str]:
             known.append(import_module(f"cni_{type_.replace('-', '_')}.validator").KEYS)
         except ImportError:
             return []
-    return _within(document, known, "")
+    return _within(document, known, place)
 
 
 def _within(value: Any, known: list[dict[str, Any]], place: str) -> list[str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,29 @@ from libcni import conf
 from libcni.api import request_config
 from libcni.attachment import Attachment
 from libcni.cnitool import settings
+from libcni.cnitool.capabilities import unmet
+from libcni.cnitool.family import too_small_for_ipv6
+from libcni.cnitool.presence import ask, strangers
+from libcni.cnitool.repetition import repeated
 from libcni.cnitool.spelling import misspelled
 from libcni.jsontext import loads
 from libcni.schema import explain
 from libcni.schema.canonical import canonical
+from libcni.schema.explain import within
 from libcni.skel.plugin import package_of
 from libcni.skel.request import Request
 from libcni.types.errors import IO_FAILURE, CniError
+from libcni.version import SUPPORTED
 
 
 def validate(paths: list[str], ask_plugins: bool) -> int:
     """Check the files, by default all of $NETCONFPATH; 1 if any is wrong, else 0.
 
     One line for each file that is right on stdout; for each fault file, path, value and
-    expectation on stderr, and a warning for each key that looks misspelled. ask_plugins: execute
-    VERSION of every plugin as well.
+    expectation on stderr, and a warning for what is allowed but seldom meant: a key that looks
+    misspelled or is given twice, a capability that does not reach its plugin, a plugin that is not
+    to be found. ask_plugins: execute VERSION of every plugin as well, so that one that is absent
+    is a fault.
     """
     files = [Path(path) for path in paths]
     if not files:
@@ -38,36 +46,52 @@ def validate(paths: list[str], ask_plugins: bool) -> int:
     wrong = 0
     names: dict[str, Path] = {}
     for file in files:
-        faults, network = check_file(file)
-        if network is not None:
-            if network.name in names:
-                faults.append(f"name: {network.name!r} is taken by {names[network.name]}")
-            names.setdefault(network.name, file)
-            if ask_plugins and not faults:
-                faults = _ask(network)
-            for plugin in network.plugins:
-                for warning in misspelled(*_stdin_of(network, plugin)):
-                    print(f"{file}: warning: {plugin.type}: {warning}", file=sys.stderr)
-        for fault in faults:
+        found = check_file(file)
+        if found.network is not None:
+            name = found.network.name
+            if name in names:
+                found.faults.append(f"name: {name!r} is taken by {names[name]}")
+            names.setdefault(name, file)
+            if not ask_plugins:
+                found.warnings += strangers(found.plugins)
+            elif not found.faults:
+                found.faults += ask(found.network, found.plugins)
+        for warning in found.warnings:
+            print(f"{file}: warning: {warning}", file=sys.stderr)
+        for fault in found.faults:
             print(f"{file}: {fault}", file=sys.stderr)
-        if not faults:
+        if not found.faults:
             print(f"{file}: ok")
-        wrong += bool(faults)
+        wrong += bool(found.faults)
     return 1 if wrong else 0
 
 
-def check_file(file: Path) -> tuple[list[str], conf.NetworkConfigList | None]:
-    """The faults of one file, and its network if it could be read at all."""
+@dataclass
+class Findings:
+    """What a look at one file found.
+
+    network: None when it could not be read as one. plugins: the network's, each with its path in
+    the file: plugins[0] in a list, "" where the file is the plugin.
+    """
+
+    faults: list[str]
+    network: conf.NetworkConfigList | None = None
+    plugins: list[tuple[str, conf.PluginConfig]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_file(file: Path) -> Findings:
+    """Check one file by itself, without executing anything."""
     try:
         data = file.read_bytes()
     except OSError as error:
-        return [str(CniError(IO_FAILURE, error.strerror or "cannot be read"))], None
+        return Findings([str(CniError(IO_FAILURE, error.strerror or "cannot be read"))])
     try:
         document = loads(data, "it")
     except CniError as error:
-        return [str(error)], None
+        return Findings([str(error)])
     if not isinstance(document, dict):
-        return ["not a JSON object"], None
+        return Findings(["not a JSON object"])
     is_list = file.suffix == ".conflist" or "plugins" in document
     faults = _explain("conflist" if is_list else "netconf", document)
     try:
@@ -76,11 +100,29 @@ def check_file(file: Path) -> tuple[list[str], conf.NetworkConfigList | None]:
         else:
             network = conf.conf_list_from_conf(conf.conf_from_file(file))
     except CniError as error:
-        return faults or [str(error).removeprefix(f"{file}: ")], None
-    for index, plugin in enumerate(network.plugins):
-        place = f"plugins[{index}]." if is_list else ""
-        faults += [place + fault for fault in _check_plugin(network, plugin)]
-    return list(dict.fromkeys(faults)), network
+        return Findings(faults or [str(error).removeprefix(f"{file}: ")])
+    if not faults:
+        faults = _check_version(network)
+    warnings = [f"{place} is given more than once; the last counts" for place in repeated(data)]
+    plugins = [(f"plugins[{i}]" if is_list else "", p) for i, p in enumerate(network.plugins)]
+    for place, plugin in plugins:
+        stdin, types = _stdin_of(network, plugin)
+        for type_ in types:
+            faults += _fits(type_, stdin, place)
+        warnings += misspelled(stdin, types, place)
+        warnings += unmet(plugin, place)
+        if not faults:
+            warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
+    faults += too_small_for_ipv6([(place, plugin.document) for place, plugin in plugins])
+    return Findings(list(dict.fromkeys(faults)), network, plugins, warnings)
+
+
+def _check_version(network: conf.NetworkConfigList) -> list[str]:
+    version = network.cni_version or "0.1.0"
+    if version in SUPPORTED:
+        return []
+    known = ", ".join(SUPPORTED)
+    return [f'cniVersion: "{version}" is no version of the protocol; there are {known}']
 
 
 def _stdin_of(
@@ -93,13 +135,7 @@ def _stdin_of(
     return document, [type_ for type_ in types if isinstance(type_, str) and type_]
 
 
-def _check_plugin(network: conf.NetworkConfigList, plugin: conf.PluginConfig) -> list[str]:
-    """What the plugin and its IPAM plugin would refuse, where they are ours."""
-    document, types = _stdin_of(network, plugin)
-    return [fault for type_ in types for fault in _fits(type_, document)]
-
-
-def _fits(type_: str, document: dict[str, Any]) -> list[str]:
+def _fits(type_: str, document: dict[str, Any], place: str) -> list[str]:
     try:
         explain.schema_path(f"plugins/{type_}/schema.json")
     except FileNotFoundError:
@@ -109,7 +145,20 @@ def _fits(type_: str, document: dict[str, Any]) -> list[str]:
         document = canonical(document, import_module(f"{package}.validator").KEYS)
     except ImportError:
         pass  # keys in unusual case are then reported rather than understood
-    return _explain(type_, document) or _load(type_, document)
+    faults = _explain(type_, document, place)
+    prefix = f"{place}: " if place else ""
+    return faults or [prefix + fault for fault in _load(type_, document)]
+
+
+def _advice(type_: str, document: dict[str, Any], place: str) -> list[str]:
+    """What the plugin accepts but has a warning for: `advice` in its package, if it has that."""
+    try:
+        keys = import_module(f"{package_of(type_)}.validator").KEYS
+        advice = import_module(f"{package_of(type_)}.advice").advice
+    except ImportError:
+        return []
+    found = advice(canonical(document, keys))
+    return [f"{within(place, key)}: {warning}" for key, warning in found]
 
 
 def _load(type_: str, document: dict[str, Any]) -> list[str]:
@@ -126,20 +175,8 @@ def _load(type_: str, document: dict[str, Any]) -> list[str]:
     return []
 
 
-def _explain(schema: str, document: dict[str, Any]) -> list[str]:
-    msg, details = explain.explain(schema, document)
+def _explain(schema: str, document: dict[str, Any], place: str = "") -> list[str]:
+    msg, details = explain.explain(schema, document, place)
     if not msg:
         return []
     return [f"{msg}; {details}" if details else msg]
-
-
-def _ask(network: conf.NetworkConfigList) -> list[str]:
-    """Every plugin must be there and speak the network's version."""
-    faults = []
-    cni = settings.cni("")
-    for plugin in network.plugins:
-        try:
-            cni.validate_network_list(replace(network, plugins=(plugin,)))
-        except CniError as error:
-            faults.append(str(error))
-    return faults

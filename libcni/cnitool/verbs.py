@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from libcni import conf
-from libcni.api import render
+from libcni import conf, version
+from libcni.api import RuntimeConf, render
 from libcni.cnitool import settings
 from libcni.jsontext import dumps_indented
 
@@ -17,6 +17,9 @@ def run(options: argparse.Namespace) -> None:
     network = conf.load_network_conf(settings.configuration_directory(), options.network)
     cni = settings.cni(options.cache_dir or "")
     if options.verb == "status":
+        if not version.greater_or_equal(network.cni_version, "1.1.0"):
+            told = network.cni_version or "0.1.0"
+            print(f"not asked: cniVersion {told} has no STATUS (1.1.0 has)", file=sys.stderr)
         cni.get_status_network_list(network)
         return
     if options.verb == "gc":
@@ -25,6 +28,12 @@ def run(options: argparse.Namespace) -> None:
     attachment = settings.runtime_conf(options.netns, options.ifname or "")
     match options.verb:
         case "add":
+            for key in _not_taken(network, attachment):
+                print(
+                    f'warning: no plugin takes the CAP_ARGS key "{key}": '
+                    f'none has "capabilities": {{"{key}": true}}',
+                    file=sys.stderr,
+                )
             result = cni.add_network_list(network, attachment)
             # As Go prints it, without a final newline, but not into somebody's prompt.
             sys.stdout.write(dumps_indented(render(result, network.cni_version)))
@@ -34,3 +43,9 @@ def run(options: argparse.Namespace) -> None:
             cni.check_network_list(network, attachment)
         case "del":
             cni.del_network_list(network, attachment)
+
+
+def _not_taken(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list[str]:
+    """The capability arguments that no plugin of the network declares, so that none gets them."""
+    taken = {key for p in network.plugins for key, on in p.capabilities.items() if on}
+    return [key for key in attachment.capability_args if key not in taken]

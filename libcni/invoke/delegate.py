@@ -77,17 +77,17 @@ def _call(
 ) -> Result | None:
     """The delegate in this process: the same checks and the same undoing as when executed."""
     from libcni.skel import main
-    from libcni.skel.plugin import load
+    from libcni.skel.plugin import UnknownPluginError, load
     from libcni.version import check_negotiated
 
     _refuse_circle(request, type)
     try:
         plugin = load(type)
-    except ImportError:
+    except UnknownPluginError as error:
         raise CniError(
             INVALID_NETWORK_CONFIG,
             f'"{type}" is not a plugin that {request.type} could delegate to',
-            "it is a tool of the same installation; see ipam.type in the configuration",
+            f"see ipam.type in the configuration; {error}",
         ) from None
     check_negotiated(request.version, plugin.versions)
     document = main.validated(plugin, command, request.config if config is None else config)

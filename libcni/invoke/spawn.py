@@ -24,8 +24,8 @@ STDERR_LIMIT = 64 << 10
 _BUSY_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: Seconds between asking a process to end (so that it can undo) and ending it.
 _GRACE = 1.0
-#: Signals that Python or we may have set to be ignored, which a child would inherit.
-_RESET = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGTERM, _signal.SIGINT)
+#: Signals that Python, we or our caller may have set to be ignored, which a child would inherit.
+_RESET = (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD)
 
 
 class Outcome:
@@ -128,6 +128,8 @@ def _start(
     clean: dict[bytes, bytes],
     actions: list[tuple[int, int, int]],
 ) -> int:
+    # Ignored, as a caller may have left it, the kernel would keep the exit status from us.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     pauses = iter(_BUSY_PAUSES)
     while True:
         try:
@@ -222,8 +224,9 @@ class _Process:
             return True
         except BrokenPipeError:
             pass
-        posix.close(fd)
+        # In this order: a signal between the two must not have it closed twice.
         pipes.remove(fd)
+        posix.close(fd)
         return False
 
     def _drain(self, fd: int, is_stdout: bool) -> int:
@@ -271,7 +274,10 @@ class _Process:
         try:
             pid, status = posix.waitpid(self.pid, options)
         except ChildProcessError:
-            pid, status = self.pid, 0  # SIGCHLD is ignored in this process
+            self._reaped = True
+            raise CniError(
+                DELEGATE_FAILED, f"the exit status of {self.path} was taken by somebody else"
+            ) from None
         if pid:
             self._reaped = True
             self.status = posix.waitstatus_to_exitcode(status)

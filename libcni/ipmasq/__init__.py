@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from errno import ENOENT
 
+from libcni import orphans
 from libcni.attachment import Attachment
 from libcni.inet import Prefix
+from libcni.legacy_tables import legacy_versions
 from libcni.netlink.socket import NetlinkError, Socket
+from libcni.nftables.transaction import is_missing
 from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
 
 #: The values of `ipMasqBackend`; "" lets us choose.
 BACKENDS = ("", "iptables", "nftables")
-#: Names the tables that iptables-legacy has in this network namespace, one per line.
-_LEGACY_TABLES = "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"
 
 
 class Pending:
@@ -75,7 +76,7 @@ def ensure(attachment: Attachment, addresses: list[str], backend: str = "") -> P
             return Pending(nft.ensure(attachment, prefixes))
         except NetlinkError as error:
             # ENOENT: nftables without NAT in inet tables, as in Linux before 5.2.
-            if backend or not (error.errno == ENOENT or nft.unusable()):
+            if backend or not (error.errno == ENOENT or is_missing()):
                 raise
     from libcni.ipmasq import ipt
 
@@ -101,6 +102,7 @@ def remove(
     """
     from libcni.ipmasq import nft
 
+    orphans.wait(attachment)
     prefixes = _prefixes(addresses) if addresses else None
     try:
         if failed:
@@ -108,29 +110,15 @@ def remove(
         else:
             pending = Pending(nft.remove(attachment, prefixes))
     except NetlinkError:
-        if not nft.unusable():
+        if not is_missing():
             raise
         pending = Pending()
-    families = legacy_families()
+    families = legacy_versions("nat")
     if families:
         from libcni.ipmasq import ipt
 
         ipt.remove_legacy(attachment, prefixes, families)
     return pending
-
-
-def legacy_families() -> list[int]:
-    """The IP versions (4, 6) for which iptables-legacy has a nat table here."""
-    from libcni.fs import read_file
-
-    families = []
-    for version, path in zip((4, 6), _LEGACY_TABLES, strict=True):
-        try:
-            if b"nat\n" in read_file(path):
-                families.append(version)
-        except OSError:
-            continue  # that kernel module is not loaded
-    return families
 
 
 def check(attachment: Attachment, addresses: list[str], backend: str = "") -> None:
@@ -149,7 +137,7 @@ def check(attachment: Attachment, addresses: list[str], backend: str = "") -> No
             return
         except CniError as error:
             failures.append(error)
-        if not nft.unusable() and nft.is_masqueraded_by_go(attachment):
+        if not is_missing() and nft.is_masqueraded_by_go(attachment):
             return
     if backend != "nftables":
         from libcni.ipmasq import ipt
@@ -170,20 +158,13 @@ def gc(network: str, valid: set[tuple[str, str]]) -> None:
     """
     from libcni.ipmasq import nft
 
-    if not nft.unusable():
+    if not is_missing():
         nft.gc(network, valid)
-    families = legacy_families()
+    families = legacy_versions("nat")
     if families:
         from libcni.ipmasq import ipt
 
         ipt.gc_legacy(network, {container_id for container_id, _ in valid}, families)
-
-
-def default_backend() -> str:
-    """What an absent `ipMasqBackend` means here: "nftables" wherever it can be used."""
-    from libcni.ipmasq import nft
-
-    return "iptables" if nft.unusable() else "nftables"
 
 
 def unusable(backend: str = "") -> str:
@@ -192,7 +173,7 @@ def unusable(backend: str = "") -> str:
     from libcni.ipmasq import nft
 
     reason = "" if backend == "iptables" else nft.unusable()
-    if backend == "iptables" or (reason and not backend):
+    if backend == "iptables" or (reason and not backend and is_missing()):
         from libcni.ipmasq import ipt
 
         reason = ipt.unusable()

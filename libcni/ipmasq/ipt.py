@@ -14,7 +14,7 @@ What iptables-nft holds is removed in process (`leftovers`); only iptables-legac
 
 from __future__ import annotations
 
-from libcni import iptables
+from libcni import iptables, orphans
 from libcni.attachment import Attachment
 from libcni.types.errors import CHECK_FAILED, CniError
 
@@ -45,10 +45,6 @@ def _comment_text(network: str, container_id: str) -> str:
     return f'name: "{network}" id: "{container_id}"'
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 class _Rules:
     """What an attachment needs for one IP version: as (how `-save` shows it, how to make it)."""
 
@@ -57,7 +53,7 @@ class _Rules:
     def __init__(self, attachment: Attachment, version: int, prefixes: list[Prefix]) -> None:
         chain = self.chain = attachment.go_masquerade_chain
         text = _comment_text(attachment.network, attachment.container_id)
-        comment = f"-m comment --comment {_quoted(text)}"
+        comment = f"-m comment --comment {iptables.quoted(text)}"
         subnets = dict.fromkeys([prefix.network().text() for prefix in prefixes])
         self.accepts = {
             (f"-A {chain} -d {subnet} ", "-j ACCEPT"): f"{chain} -d {subnet} {comment} -j ACCEPT"
@@ -112,6 +108,7 @@ def ensure(attachment: Attachment, prefixes: list[Prefix]) -> None:
 
     Raises CniError 11 when the lock is not to be had, 102 when iptables refuses or is missing.
     """
+    orphans.hold(attachment)
     for version, ours in _by_version(prefixes).items():
         rules = _Rules(attachment, version, ours)
         try:
@@ -197,7 +194,7 @@ def gc_legacy(network: str, containers: set[str], families: list[int]) -> None:
         if not iptables.find(version, "save", iptables.LEGACY):
             continue
         saved = iptables.save(version, _TABLE, iptables.LEGACY)
-        start = _quoted(_comment_text(network, "\0")).partition("\0")[0]
+        start = iptables.quoted(_comment_text(network, "\0")).partition("\0")[0]
         stale: dict[str, None] = {}
         for line in saved:
             _, found, rest = line.partition(f"--comment {start}")

@@ -25,7 +25,7 @@ commit that it refuses, during which nobody else can commit anything.
 from __future__ import annotations
 
 from _socket import AF_INET
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EEXIST, ENOENT
 
 from libcni.attachment import Attachment
 from libcni.netlink.socket import Socket
@@ -35,8 +35,8 @@ from libcni.nftables.transaction import (
     IPV4,
     IPV6,
     LIMIT,
+    MISSING,
     TRANSIENT,
-    UNSUPPORTED,
     attempts,
     commit,
     generation,
@@ -214,7 +214,7 @@ def remove(attachment: Attachment, prefixes: list[Prefix] | None) -> Socket:
     ]
     for _ in attempts("masquerade"):
         replies = sock.batch(looks)
-        if replies[0].error in (EINVAL, *UNSUPPORTED):
+        if replies[0].error in MISSING:
             break  # no nftables in this kernel: nothing of it to remove
         number = generation(replies[0])
         keys: dict[str, list[bytes]] = {}

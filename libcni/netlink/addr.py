@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET
-from _struct import unpack_from
+from _socket import AF_INET, AF_INET6
 
 from libcni.inet import Prefix
 from libcni.netlink.codec import (
@@ -15,6 +14,9 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    fields,
+    read_address,
+    read_prefix,
 )
 from libcni.netlink.socket import Socket
 from libcni.netlink.tables.addr import ADDRESS, ADDRESS_ATTRIBUTES
@@ -42,15 +44,16 @@ class Address:
 
     def __init__(self, body: bytes) -> None:
         """Read the body of an RTM_NEWADDR."""
-        self.family: int = body[0]
-        self.scope: int = body[3]
-        self.index: int = unpack_from("=I", body, 4)[0]
+        self.family: int
+        self.scope: int
+        self.index: int
+        self.family, length, flags, self.scope, self.index = fields("=BBBBI", body)
         values = _READER.read(ADDRESS_ATTRIBUTES, body, 8)
         # IFA_ADDRESS is the other end's where a link is point to point; IPv6 may have it alone.
         packed = values.get("IFA_LOCAL") or values.get("IFA_ADDRESS", b"")
-        self.prefix = Prefix(packed, body[1])
-        self.flags: int = values.get("IFA_FLAGS", body[2])
-        self.broadcast: bytes = values.get("IFA_BROADCAST", b"")
+        self.prefix = read_prefix(packed, length, "IFA_ADDRESS")
+        self.flags: int = values.get("IFA_FLAGS", flags)
+        self.broadcast: bytes = read_address(values.get("IFA_BROADCAST", b""), "IFA_BROADCAST")
         self.label: str = values.get("IFA_LABEL", "")
 
     @property
@@ -126,6 +129,9 @@ def dump_addresses(sock: Socket, index: int = 0, family: int = 0) -> list[Addres
         (family, 0, 0, 0, index),
         {},
     )
-    addresses = [Address(body) for body in sock.dump(message)]
+    # Asked for both, a kernel lists those of every family it has (Phonet's, MCTP's) besides.
+    addresses = [
+        Address(body) for body in sock.dump(message) if fields("B", body)[0] in (AF_INET, AF_INET6)
+    ]
     # A kernel without strict checking ignores the index.
     return [address for address in addresses if not index or address.index == index]

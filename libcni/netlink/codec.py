@@ -25,6 +25,9 @@ from _struct import (  # type: ignore[attr-defined]
     unpack_from,
 )
 
+from libcni.inet import Prefix
+from libcni.types.errors import KERNEL, CniError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -152,6 +155,49 @@ def _nexthop(form: str, table: Table, value: dict[str, Any]) -> bytes:
     return packed
 
 
+def malformed(what: str) -> CniError:
+    """A CniError 102 about an answer that is not as the kernel's headers have it."""
+    return CniError(
+        KERNEL,
+        f"netlink: {what}",
+        "the answer of this kernel cannot be understood; `uname -r` says which it is",
+    )
+
+
+def fields(form: str, body: bytes, offset: int = 0) -> tuple[Any, ...]:
+    """The fixed part of an answer. Raises CniError 102 when it is cut short."""
+    try:
+        return unpack_from(form, body, offset)
+    except error:
+        raise malformed(
+            f"an answer of {len(body)} bytes, less than {offset + calcsize(form)}"
+        ) from None
+
+
+def required(values: dict[str, Any], *path: str) -> Any:
+    """The attribute at the end of a path of nests. Raises CniError 102 when it is not there."""
+    found: Any = values
+    for name in path:
+        if name not in found:
+            raise malformed(f"an answer without {name}")
+        found = found[name]
+    return found
+
+
+def read_address(packed: bytes, name: str) -> bytes:
+    """An IP address, or b"" for none. Raises CniError 102 for other lengths."""
+    if len(packed) not in (0, 4, 16):
+        raise malformed(f"{name} of {len(packed)} bytes is no IP address")
+    return packed
+
+
+def read_prefix(packed: bytes, length: int, name: str) -> Prefix:
+    """An IP prefix. Raises CniError 102 where an address or its length is none."""
+    if not read_address(packed, name) or length > len(packed) * 8:
+        raise malformed(f"{name} {packed.hex()}/{length} is no IP prefix")
+    return Prefix(packed, length)
+
+
 class Reader:
     """Unpacks the attributes that it is told to, at any depth, and skips the rest.
 
@@ -168,7 +214,10 @@ class Reader:
         self._numbered: dict[int, dict[int, tuple[str, Any]]] = {}
 
     def read(self, table: Table, data: bytes, offset: int = 0, end: int = -1) -> dict[str, Any]:
-        """The wanted attributes between `offset` and `end` of `data`, by name."""
+        """The wanted attributes between `offset` and `end` of `data`, by name.
+
+        Raises CniError 102 for one that is shorter than what it holds.
+        """
         if end < 0:
             end = len(data)
         wanted = self._numbered.get(id(table))
@@ -187,7 +236,10 @@ class Reader:
             known = wanted.get(number & _NLA_TYPE_MASK)
             if known is not None:
                 name, kind = known
-                value = self._value(kind, data, offset + 4, offset + size, values)
+                try:
+                    value = self._value(kind, data, offset + 4, offset + size, values)
+                except error:
+                    raise malformed(f"{name} of {size - 4} bytes is too short") from None
                 if name in self._repeated:
                     values.setdefault(name, []).append(value)
                 else:

@@ -7,10 +7,9 @@ text, MTUs bytes. A request names its link by index, or by name where the index 
 
 from __future__ import annotations
 
-from _struct import unpack_from
-from errno import ENOBUFS, ENODEV
+from errno import ENOBUFS, ENODEV, ERANGE
 
-from libcni.netlink.codec import CHANGE, CREATE, NLM_F_REQUEST, Message, Reader
+from libcni.netlink.codec import CHANGE, CREATE, NLM_F_REQUEST, Message, Reader, fields
 from libcni.netlink.socket import NetlinkError, Socket
 from libcni.netlink.tables.link import LINK, LINK_ATTRIBUTES, LINK_SETTINGS
 
@@ -27,9 +26,11 @@ _RTEXT_FILTER_SKIP_STATS = 8
 #: enum in6_addr_gen_mode (linux/if_link.h).
 _EUI64, _NO_ADDRESSES = 0, 1
 # linux/if.h
+_NAME_MAX = 15
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_PROMISC = 0x100
+IFF_ALLMULTI = 0x200
 #: IF_OPER_UP of linux/if.h
 OPERSTATE_UP = 6
 OPERSTATES = (
@@ -59,6 +60,7 @@ _READER = Reader(
     "IFLA_PROMISCUITY",
     "IFLA_MIN_MTU",
     "IFLA_MAX_MTU",
+    "IFLA_TXQLEN",
     # of a bridge and of a bridge's port
     "IFLA_BR_VLAN_FILTERING",
     "IFLA_BR_VLAN_DEFAULT_PVID",
@@ -72,8 +74,11 @@ _READER = Reader(
     "IFLA_VXLAN_LOCAL6",
     "IFLA_VXLAN_PORT",
     "IFLA_VXLAN_LEARNING",
+    "IFLA_VXLAN_GROUP6",
+    "IFLA_VXLAN_GBP",
     "IFLA_VLAN_ID",
     "IFLA_MACVLAN_MODE",
+    "IFLA_MACVLAN_BC_QUEUE_LEN",
 )
 
 
@@ -83,7 +88,8 @@ class Link:
     kind: "bridge", "veth" ... or "" for a device without one (loopback, hardware). master, peer:
     interface indices, 0 for none; the peer is the other end of a veth or the device under a
     macvlan, an index of namespace `link_netnsid` or of this one when that is -1. promiscuity: how
-    many ask for it. info: attributes of its kind; port: of its being a bridge's port.
+    many ask for it. txqlen: packets. info: attributes of its kind; port: of its being a bridge's
+    port.
     """
 
     __slots__ = (
@@ -103,6 +109,7 @@ class Link:
         "peer",
         "port",
         "promiscuity",
+        "txqlen",
         "type",
     )
 
@@ -111,7 +118,7 @@ class Link:
         self.type: int
         self.index: int
         self.flags: int
-        self.type, self.index, self.flags = unpack_from("=HiI", body, 2)
+        self.type, self.index, self.flags = fields("=HiI", body, 2)
         read = _READER.read(LINK_ATTRIBUTES, body, 16).get
         info: dict[str, Any] = read("IFLA_LINKINFO", {})
         self.name: str = read("IFLA_IFNAME", "")
@@ -125,6 +132,7 @@ class Link:
         self.alias: str = read("IFLA_IFALIAS", "")
         self.operstate: int = read("IFLA_OPERSTATE", 0)
         self.promiscuity: int = read("IFLA_PROMISCUITY", 0)
+        self.txqlen: int = read("IFLA_TXQLEN", 0)
         self.kind: str = info.get("IFLA_INFO_KIND", "")
         data = info.get("IFLA_INFO_DATA")
         self.info: dict[str, Any] = data if data.__class__ is dict else {}
@@ -140,6 +148,11 @@ class Link:
     def is_promiscuous(self) -> bool:
         """True when promiscuous mode was asked for by a user (`ip link set ... promisc on`)."""
         return bool(self.flags & IFF_PROMISC)
+
+    @property
+    def is_allmulticast(self) -> bool:
+        """True when a user asked for all multicast packets."""
+        return bool(self.flags & IFF_ALLMULTI)
 
     @property
     def vlan_filtering(self) -> bool:
@@ -166,21 +179,26 @@ class Link:
 
 
 def get_link(name: str = "", index: int = 0) -> Message:
-    """Ask for one link; answered by a body for `Link`, or by ENODEV."""
+    """Ask for one link; answered by a body for `Link`, or by ENODEV.
+
+    name: or alternative name, which may be longer than 15 bytes (`ip link property`).
+    """
+    attribute = "IFLA_IFNAME" if len(name) <= _NAME_MAX else "IFLA_ALT_IFNAME"
     return Message(
         RTM_GETLINK,
         NLM_F_REQUEST,
         f"get link {name or index}",
         LINK,
         (0, 0, index, 0, 0),
-        {"IFLA_IFNAME": name or None, "IFLA_EXT_MASK": _RTEXT_FILTER_SKIP_STATS},
+        {attribute: name or None, "IFLA_EXT_MASK": _RTEXT_FILTER_SKIP_STATS},
     )
 
 
 def find_link(sock: Socket, name: str = "", index: int = 0) -> Link | None:
     """The link of that name or index, None when there is none. Raises NetlinkError."""
     reply = sock.batch([get_link(name, index)])[0]
-    return Link(reply.items[0]) if reply.check(ENODEV) else None
+    # ERANGE: longer than any name can be.
+    return Link(reply.item()) if reply.check(ENODEV, ERANGE) else None
 
 
 def dump_links(sock: Socket, kind: str = "", master: int = 0) -> list[Link]:
@@ -215,12 +233,14 @@ def new_link(
     mtu: int = 0,
     master: int = 0,
     link: int = 0,
+    netns: int = -1,
     up: bool = True,
 ) -> Message:
     """Create a link of any kind, `data` being the attributes of the kind. EEXIST if it exists.
 
-    link: index of the device it sits on. Kinds other than bridge and veth need
-    `libcni.netlink.tables.kinds` loaded when they have data.
+    link: index of the device it sits on. netns: descriptor of the namespace in which it is made,
+    -1 for this one; old kernels refuse a name that is taken in this one all the same. Kinds other
+    than bridge and veth need `libcni.netlink.tables.kinds` loaded when they have data.
     """
     flags = IFF_UP if up else 0
     return Message(
@@ -235,6 +255,7 @@ def new_link(
             "IFLA_MTU": mtu or None,
             "IFLA_LINK": link or None,
             "IFLA_MASTER": master or None,
+            "IFLA_NET_NS_FD": netns if netns >= 0 else None,
             "IFLA_LINKINFO": {"IFLA_INFO_KIND": kind, "IFLA_INFO_DATA": data},
         },
     )
@@ -288,7 +309,9 @@ def set_link(
     *,
     up: bool | None = None,
     promiscuous: bool | None = None,
+    allmulticast: bool | None = None,
     mtu: int = 0,
+    txqlen: int | None = None,
     mac: str = "",
     master: int | None = None,
     alias: str | None = None,
@@ -312,6 +335,9 @@ def set_link(
     if promiscuous is not None:
         change |= IFF_PROMISC
         flags |= IFF_PROMISC if promiscuous else 0
+    if allmulticast is not None:
+        change |= IFF_ALLMULTI
+        flags |= IFF_ALLMULTI if allmulticast else 0
     info: dict[str, Any] | None = None
     if hairpin is not None or isolated is not None or learning is not None:
         info = {
@@ -337,6 +363,7 @@ def set_link(
         {
             "IFLA_IFNAME": new_name or name or None,
             "IFLA_MTU": mtu or None,
+            "IFLA_TXQLEN": txqlen,
             "IFLA_ADDRESS": mac or None,
             "IFLA_MASTER": master,
             "IFLA_IFALIAS": alias,
@@ -438,7 +465,7 @@ def is_deleted(watch: Socket, index: int) -> bool:
             lost = True
             continue
         for kind, _, _, body in events:
-            if kind == RTM_DELLINK and body[0] == 0 and unpack_from("=i", body, 4)[0] == index:
+            if kind == RTM_DELLINK and fields("=Bxxxi", body) == (0, index):
                 return True
         if not lost:
             return False

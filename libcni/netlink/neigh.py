@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from _struct import unpack_from
-
 from libcni import inet
 from libcni.netlink.codec import (
     CHANGE,
@@ -14,6 +12,8 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    fields,
+    read_address,
 )
 from libcni.netlink.socket import Socket
 from libcni.netlink.tables.neigh import NEIGHBOUR, NEIGHBOUR_ATTRIBUTES
@@ -54,13 +54,13 @@ class Neighbour:
 
     def __init__(self, body: bytes) -> None:
         """Read the body of an RTM_NEWNEIGH."""
-        self.family: int = body[0]
+        self.family: int
         self.index: int
         self.state: int
         self.flags: int
-        self.index, self.state, self.flags = unpack_from("=iHB", body, 4)
+        self.family, self.index, self.state, self.flags = fields("=BxxxiHB", body)
         read = _READER.read(NEIGHBOUR_ATTRIBUTES, body, 12).get
-        self.dst: bytes = read("NDA_DST", b"")
+        self.dst: bytes = read_address(read("NDA_DST", b""), "NDA_DST")
         self.mac: str = read("NDA_LLADDR", "")
         self.vlan: int = read("NDA_VLAN", 0)
         self.master: int = read("NDA_MASTER", 0)

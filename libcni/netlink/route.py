@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from errno import ENOENT
+from errno import EHOSTUNREACH, ENETUNREACH, ENOENT
 
 from libcni.inet import Prefix
 from libcni.netlink.codec import (
@@ -15,6 +15,9 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    fields,
+    read_address,
+    read_prefix,
 )
 from libcni.netlink.socket import NetlinkError, Socket
 from libcni.netlink.tables.route import ROUTE, ROUTE_ATTRIBUTES
@@ -79,24 +82,27 @@ class Route:
 
     def __init__(self, body: bytes) -> None:
         """Read the body of an RTM_NEWROUTE."""
-        self.family: int = body[0]
-        self.protocol: int = body[5]
-        self.scope: int = body[6]
-        self.type: int = body[7]
-        self.flags = int.from_bytes(body[8:9], "little")
+        self.family: int
+        self.protocol: int
+        self.scope: int
+        self.type: int
+        self.flags: int
+        head = fields("BBxxBBBBB", body)
+        self.family, length, table, self.protocol, self.scope, self.type, self.flags = head
         read = _READER.read(ROUTE_ATTRIBUTES, body, 12).get
         any_address = b"\0" * (4 if self.family == 2 else 16)
-        self.dst = Prefix(read("RTA_DST", any_address), body[1])
-        self.gw: bytes = read("RTA_GATEWAY", b"")
-        self.src: bytes = read("RTA_PREFSRC", b"")
+        self.dst = read_prefix(read("RTA_DST", any_address), length, "RTA_DST")
+        self.gw: bytes = read_address(read("RTA_GATEWAY", b""), "RTA_GATEWAY")
+        self.src: bytes = read_address(read("RTA_PREFSRC", b""), "RTA_PREFSRC")
         self.oif: int = read("RTA_OIF", 0)
         self.priority: int = read("RTA_PRIORITY", 0)
-        self.table: int = read("RTA_TABLE", body[4])
+        self.table: int = read("RTA_TABLE", table)
         metrics: dict[str, Any] = read("RTA_METRICS", {})
         self.mtu: int = metrics.get("RTAX_MTU", 0)
         self.advmss: int = metrics.get("RTAX_ADVMSS", 0)
         self.nexthops: list[tuple[bytes, int]] = [
-            (hop.get("RTA_GATEWAY", b""), hop[""][2]) for hop in read("RTA_MULTIPATH", [])
+            (read_address(hop.get("RTA_GATEWAY", b""), "RTA_GATEWAY"), hop[""][2])
+            for hop in read("RTA_MULTIPATH", [])
         ] or [(self.gw, self.oif)]
 
     def __repr__(self) -> str:
@@ -204,6 +210,24 @@ def dump_routes(
         if (not table or route.table == table)
         and (not oif or any(hop[1] == oif for hop in route.nexthops))
     ]
+
+
+def find_route(sock: Socket, packed: bytes) -> Route | None:
+    """The route that a packet to the packed address would take, None if there is none.
+
+    Raises NetlinkError.
+    """
+    prefix = Prefix(packed, len(packed) * 8)
+    message = Message(
+        RTM_GETROUTE,
+        NLM_F_REQUEST,
+        f"look up the route to {prefix.text()}",
+        ROUTE,
+        (prefix.family, prefix.length, 0, 0, 0, 0, 0, 0, 0),
+        {"RTA_DST": packed},
+    )
+    reply = sock.batch([message])[0]
+    return Route(reply.item()) if reply.check(ENETUNREACH, EHOSTUNREACH) else None
 
 
 def _header(

@@ -10,9 +10,17 @@ from __future__ import annotations
 import posix
 from _socket import AF_NETLINK, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET, socket
 from _struct import pack, unpack_from
-from errno import EAGAIN, ENOBUFS
+from errno import EAGAIN, ENOBUFS, EPERM
 
-from libcni.netlink.codec import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTI, Message
+from libcni.netlink.codec import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_MULTI,
+    Message,
+    fields,
+    malformed,
+)
 from libcni.types.errors import KERNEL, TRY_AGAIN_LATER, CniError
 
 NETLINK_ROUTE = 0
@@ -29,16 +37,21 @@ _NLMSG_OVERRUN = 4
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
+#: linux/err.h MAX_ERRNO
+_MAX_ERRNO = 4095
 #: linux/netfilter/nfnetlink.h: NFNL_MSG_BATCH_BEGIN and _END are answered only when they fail.
 _NFNL_BATCH = (0x10, 0x11)
 # asm-generic/socket.h
 _SO_RCVTIMEO = 20
+_SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
 #: Seconds the kernel may take to answer what it has already been handed.
 TIMEOUT = 15
 #: Bytes; the answers to one batch wait in it. A dump fills it only as fast as it is read.
 _RECEIVE_BUFFER = 1 << 20
+#: Bytes that a socket sends at once unless told otherwise (net.core.wmem_default).
+_SEND_BUFFER = 200_000
 #: More than the largest datagram the kernel makes for a dump (32 KiB).
 _DATAGRAM = 1 << 16
 #: Requests of one system call; the answers of more might not fit where the buffer is small.
@@ -80,6 +93,12 @@ class Reply:
         if self.error in allowed:
             return False
         raise NetlinkError(self.request.doing, self.error, self.text)
+
+    def item(self) -> bytes:
+        """The first body of an answer that has to have one. Raises CniError 102 without."""
+        if not self.items:
+            raise malformed(f"{self.request.doing}: an answer that holds nothing")
+        return self.items[0]
 
 
 class Socket:
@@ -182,6 +201,23 @@ class Socket:
             f"{message.doing}: the kernel's list changed during each of {len(_BACK_OFF)} readings",
         )
 
+    def beginning(self, message: Message) -> list[bytes]:
+        """The first bodies of a dump, as many as one datagram holds.
+
+        The kernel makes the others as they are read, so leaving them costs nothing; but then the
+        socket is of no use any more but to be closed. Raises NetlinkError.
+        """
+        message.flags |= NLM_F_DUMP
+        reply = Reply(message)
+        first = self._send([message])
+        for kind, flags, sequence, body in self.receive():
+            if sequence == first and kind == _NLMSG_ERROR:
+                _read_error(reply, flags, body)
+            elif sequence == first and kind > _NLMSG_OVERRUN:
+                reply.items.append(body)
+        reply.check()
+        return reply.items
+
     def receive(self, wait: bool = True) -> list[tuple[int, int, int, bytes]]:
         """Wait for one datagram: (type, flags, sequence, body) of each message in it.
 
@@ -219,8 +255,11 @@ class Socket:
             )
             sequence += 1
         self._sequence = sequence - 1
+        data = b"".join(parts)
         try:
-            self._handle.send(b"".join(parts))
+            if len(data) > _SEND_BUFFER:
+                self._handle.setsockopt(SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
+            self._handle.send(data)
         except OSError as error:
             raise NetlinkError(messages[0].doing, error.errno or 0) from error
         return first
@@ -242,10 +281,12 @@ class Socket:
                 if kind == _NLMSG_ERROR:
                     _read_error(reply, flags, body)
                     waiting.discard(position)
-                    if messages[position].type in _NFNL_BATCH and (
-                        self._protocol == NETLINK_NETFILTER
+                    if self._protocol == NETLINK_NETFILTER and (
+                        messages[position].type in _NFNL_BATCH
+                        or (reply.error == EPERM and not position)
                     ):
-                        # The transaction as a whole was refused: nothing else is answered.
+                        # Refused as a whole, the transaction or, without CAP_NET_ADMIN, all
+                        # that one system call sent: nothing else is answered.
                         for other in waiting:
                             replies[other].error = reply.error
                             replies[other].text = reply.text
@@ -284,8 +325,8 @@ class Socket:
                     return reply, True
                 if kind == _NLMSG_DONE:
                     if len(body) >= 4:
-                        error_number = unpack_from("=i", body)[0]
-                        reply.error = -error_number if error_number < 0 else 0
+                        # What is not negative is no error, but what the dump has counted.
+                        reply.error = _errno(body) if unpack_from("=i", body)[0] < 0 else 0
                         if flags & _NLM_F_ACK_TLVS:
                             reply.text = _text(body, 4)
                     return reply, whole
@@ -297,10 +338,18 @@ class Socket:
 
 def _read_error(reply: Reply, flags: int, body: bytes) -> None:
     """Read nlmsgerr: the errno, and the kernel's words behind the (perhaps cut) request."""
-    reply.error = -unpack_from("=i", body)[0]
+    reply.error = _errno(body)
     if flags & _NLM_F_ACK_TLVS:
-        request = 16 if flags & _NLM_F_CAPPED else unpack_from("=I", body, 4)[0]
+        request = 16 if flags & _NLM_F_CAPPED else fields("=I", body, 4)[0]
         reply.text = _text(body, 4 + ((request + 3) & ~3))
+
+
+def _errno(body: bytes) -> int:
+    """The errno that an answer begins with, as its negative. Raises CniError 102 for none."""
+    number: int = -fields("=i", body)[0]
+    if not 0 <= number <= _MAX_ERRNO:
+        raise malformed(f"an answer with the error {-number}")
+    return number
 
 
 def _text(body: bytes, offset: int) -> str:

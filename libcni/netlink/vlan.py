@@ -6,9 +6,7 @@ A kernel built without CONFIG_BRIDGE_VLAN_FILTERING answers EOPNOTSUPP.
 
 from __future__ import annotations
 
-from _struct import unpack_from
-
-from libcni.netlink.codec import CHANGE, NLM_F_REQUEST, Message, Reader
+from libcni.netlink.codec import CHANGE, NLM_F_REQUEST, Message, Reader, fields, required
 from libcni.netlink.socket import Socket
 from libcni.netlink.tables.link import LINK
 from libcni.netlink.tables.vlan import VLAN_ATTRIBUTES, VLAN_QUERY
@@ -88,10 +86,10 @@ def dump_vlans(sock: Socket, port: int) -> dict[int, int]:
     """
     found: dict[int, int] = {}
     for body in sock.dump(get_vlans(port)):
-        if unpack_from("=i", body, 4)[0] != port:
+        if fields("=i", body, 4)[0] != port:
             continue
         for entry in _READER.read(VLAN_ATTRIBUTES, body, 8).get("BRIDGE_VLANDB_ENTRY", ()):
-            flags, first = entry["BRIDGE_VLANDB_ENTRY_INFO"]
+            flags, first = required(entry, "BRIDGE_VLANDB_ENTRY_INFO")
             for vlan in range(first, entry.get("BRIDGE_VLANDB_ENTRY_RANGE", first) + 1):
                 found[vlan] = flags & (PVID | UNTAGGED)
     return found

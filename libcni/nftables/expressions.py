@@ -8,6 +8,7 @@ reads back as ordinary text in `nft list ruleset`. Registers 1 to 4 hold 16 byte
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6
+from _struct import pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
 #: enum nft_payload_bases
 LINK_HEADER = 0
 NETWORK_HEADER = 1
+TRANSPORT_HEADER = 2
 #: enum nft_meta_keys
 META_IIFNAME = 6
 META_NFPROTO = 15
+META_L4PROTO = 16
 #: linux/netfilter.h and enum nft_verdicts
 DROP = 0
 ACCEPT = 1
+JUMP = -3
 RETURN = -5
 
 #: Where an IP header holds its addresses: family -> (source offset, destination offset, length).
-_ADDRESSES = {AF_INET: (12, 16, 4), AF_INET6: (8, 24, 16)}
+ADDRESSES = {AF_INET: (12, 16, 4), AF_INET6: (8, 24, 16)}
 
 
 def expression(name: str, attributes: dict[str, Any]) -> Expression:
@@ -102,6 +106,56 @@ def verdict(code: int) -> Expression:
     )
 
 
+def jump(chain: str) -> Expression:
+    """Go on in another chain, and come back at its end."""
+    data = {"NFTA_VERDICT_CODE": JUMP, "NFTA_VERDICT_CHAIN": chain}
+    return expression(
+        "immediate",
+        {"NFTA_IMMEDIATE_DREG": 0, "NFTA_IMMEDIATE_DATA": {"NFTA_DATA_VERDICT": data}},
+    )
+
+
+def translate_by(map_name: str) -> Expression:
+    """Look up the value that starts in register 1; go on only if found, with its data there."""
+    return expression(
+        "lookup",
+        {"NFTA_LOOKUP_SET": map_name, "NFTA_LOOKUP_SREG": 1, "NFTA_LOOKUP_DREG": 1},
+    )
+
+
+def destination_nat(number: int, port_register: int) -> Expression:
+    """Translate the destination to the AF_INET or AF_INET6 address in register 1, and a port.
+
+    A packet of the other family passes.
+    """
+    return expression(
+        "nat",
+        {
+            "NFTA_NAT_TYPE": 1,
+            "NFTA_NAT_FAMILY": number,
+            "NFTA_NAT_REG_ADDR_MIN": 1,
+            "NFTA_NAT_REG_PROTO_MIN": port_register,
+        },
+    )
+
+
+def destination_is_local() -> list[Expression]:
+    """Go on only if the routing tables say that the destination is an address of this host."""
+    # NFT_FIB_RESULT_ADDRTYPE of NFTA_FIB_F_DADDR; RTN_LOCAL in the order of the processor.
+    result = {"NFTA_FIB_DREG": 1, "NFTA_FIB_RESULT": 3, "NFTA_FIB_FLAGS": 2}
+    return [expression("fib", result), compare(pack("=I", 2))]
+
+
+def destination_was_translated() -> list[Expression]:
+    """Go on only if the connection's destination was translated (ct status dnat)."""
+    # NFT_CT_STATUS, IPS_DST_NAT.
+    return [
+        expression("ct", {"NFTA_CT_DREG": 1, "NFTA_CT_KEY": 2}),
+        keep_bits(pack("=I", 0x20)),
+        compare(bytes(4), negated=True),
+    ]
+
+
 def masquerade() -> Expression:
     """Translate the source address to that of the outgoing interface."""
     return expression("masq", {})
@@ -119,16 +173,30 @@ def family(number: int) -> list[Expression]:
 
 def source_address(number: int) -> Expression:
     """Load the source address of an AF_INET or AF_INET6 packet."""
-    source, _, length = _ADDRESSES[number]
+    source, _, length = ADDRESSES[number]
     return payload(NETWORK_HEADER, source, length)
+
+
+def destination_address(number: int, register: int = 1) -> Expression:
+    """Load the destination address of an AF_INET or AF_INET6 packet."""
+    _, destination, length = ADDRESSES[number]
+    return payload(NETWORK_HEADER, destination, length, register)
+
+
+def source_in(number: int, network: bytes, length: int, negated: bool = False) -> list[Expression]:
+    """Go on only if the source is in (or not in) the prefix of `length` bits."""
+    return _in(ADDRESSES[number][0], ADDRESSES[number][2], network, length, negated)
 
 
 def destination_in(
     number: int, network: bytes, length: int, negated: bool = False
 ) -> list[Expression]:
     """Go on only if the destination is in (or not in) the prefix of `length` bits."""
-    _, destination, size = _ADDRESSES[number]
-    expressions = [payload(NETWORK_HEADER, destination, size)]
+    return _in(ADDRESSES[number][1], ADDRESSES[number][2], network, length, negated)
+
+
+def _in(offset: int, size: int, network: bytes, length: int, negated: bool) -> list[Expression]:
+    expressions = [payload(NETWORK_HEADER, offset, size)]
     if length < size * 8:
         mask = ((1 << length) - 1) << (size * 8 - length)
         expressions.append(keep_bits(mask.to_bytes(size, "big")))

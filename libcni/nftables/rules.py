@@ -18,10 +18,11 @@ from libcni.netlink.codec import (
     Message,
     Reader,
     encode,
+    required,
 )
-from libcni.netlink.socket import NetlinkError, Socket
+from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Socket
 from libcni.netlink.tables.nft import CHAIN, LOOKUP, RULE, RULE_ATTRIBUTES, TABLE, VERDICT
-from libcni.nftables.transaction import NFTABLES, comment_of
+from libcni.nftables.transaction import MISSING, NFTABLES, comment_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class Table:
         )
 
     def is_absent(self, sock: Socket) -> bool:
-        """True if there is no such table. Raises NetlinkError."""
-        return not sock.batch([self.get()])[0].check(ENOENT)
+        """True if there is no such table, or no nftables at all. Raises NetlinkError."""
+        return not sock.batch([self.get()])[0].check(ENOENT, *MISSING)
 
     def undo(self, sock: Socket) -> None:
         """Delete the table if it was made here and none of its sets has an element. Idempotent.
@@ -143,6 +144,10 @@ class Table:
             },
         )
 
+    def create_chain(self, name: str) -> Message:
+        """Make a chain that rules jump to."""
+        return self._chain(_NEW_CHAIN, CHANGE | NLM_F_CREATE, "make", name)
+
     def get_chain(self, name: str) -> Message:
         """Ask whether the chain exists (ENOENT)."""
         return self._chain(_GET_CHAIN, NLM_F_REQUEST, "look for", name)
@@ -181,9 +186,7 @@ class Table:
 
     def delete_rule(self, chain: str, rule: bytes) -> Message:
         """Delete a rule, given as it came from `rules`."""
-        return self._delete_rules(
-            chain, _HANDLE.read(RULE_ATTRIBUTES, rule, 4)["NFTA_RULE_HANDLE"]
-        )
+        return self._delete_rules(chain, handle_of(rule))
 
     def flush_chain(self, chain: str) -> Message:
         """Delete all rules of a chain."""
@@ -204,21 +207,57 @@ class Table:
         )
 
     def rules(self, sock: Socket, chain: str) -> list[bytes]:
-        """The rules of a chain, raw; none when the chain or its table does not exist."""
-        message = Message(
+        """The rules of a chain ("": of all), raw; none when it or the table does not exist."""
+        try:
+            return sock.dump(self._get_rules(chain, None))
+        except NetlinkError as error:
+            if error.errno == ENOENT:
+                return []
+            raise
+
+    def first_rules(self, chain: str) -> list[bytes]:
+        """As `rules`, but only some ten of them, and in no more time than these take."""
+        sock = Socket(NETLINK_NETFILTER)
+        try:
+            return sock.beginning(self._get_rules(chain, None))
+        except NetlinkError as error:
+            if error.errno == ENOENT:
+                return []
+            raise
+        finally:
+            sock.close()
+
+    def get_rule(self, chain: str, handle: int) -> Message:
+        """Ask for one rule (ENOENT)."""
+        return self._get_rules(chain, handle)
+
+    def _get_rules(self, chain: str, handle: int | None) -> Message:
+        return Message(
             _GET_RULE,
             NLM_F_REQUEST,
             f"nftables: list chain {chain}",
             RULE,
             self.header,
-            {"NFTA_RULE_TABLE": self.name, "NFTA_RULE_CHAIN": chain},
+            {
+                "NFTA_RULE_TABLE": self.name,
+                "NFTA_RULE_CHAIN": chain or None,
+                "NFTA_RULE_HANDLE": handle,
+            },
         )
-        try:
-            return sock.dump(message)
-        except NetlinkError as error:
-            if error.errno == ENOENT:
-                return []
-            raise
+
+
+def all_chains(sock: Socket) -> list[bytes]:
+    """The chains of all tables and families, raw. Raises NetlinkError."""
+    return sock.dump(
+        Message(_GET_CHAIN, NLM_F_REQUEST, "nftables: list chains", CHAIN, (0, 0, 0), {})
+    )
+
+
+def handle_of(rule: bytes) -> int:
+    """The handle of a raw rule, by which the kernel finds it at once."""
+    values = _HANDLE.read(RULE_ATTRIBUTES, rule, 4)
+    handle: int = required(values, "NFTA_RULE_HANDLE")
+    return handle
 
 
 def looks_up(rule: bytes, set_name: str) -> bool:

@@ -17,6 +17,8 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    malformed,
+    required,
 )
 from libcni.netlink.socket import NetlinkError, Reply, Socket
 from libcni.netlink.tables.nft import ELEMENTS, ELEMENTS_ATTRIBUTES, SET, SET_ATTRIBUTES
@@ -115,7 +117,10 @@ def set_names(sock: Socket, table: Table) -> list[str]:
         table.header,
         {"NFTA_SET_TABLE": table.name},
     )
-    return [_NAME.read(SET_ATTRIBUTES, body, 4)["NFTA_SET_NAME"] for body in _dump(sock, message)]
+    return [
+        required(_NAME.read(SET_ATTRIBUTES, body, 4), "NFTA_SET_NAME")
+        for body in _dump(sock, message)
+    ]
 
 
 def add_element(table: Table, name: str, key: bytes, comment: str) -> Message:
@@ -147,7 +152,10 @@ def found(reply: Reply) -> Element | None:
     """The answer to `get_element`. Raises NetlinkError."""
     if not reply.check(ENOENT):
         return None
-    return read_elements(reply.items[0])[0]
+    found = read_elements(reply.item())
+    if not found:
+        raise malformed(f"{reply.request.doing}: an answer without the element")
+    return found[0]
 
 
 def elements(sock: Socket, table: Table, name: str) -> list[bytes]:
@@ -169,17 +177,21 @@ def owned(sock: Socket, table: Table, name: str, comment: str) -> list[bytes]:
 
 
 def read_elements(body: bytes) -> list[Element]:
-    """Take a raw message of elements apart."""
+    """Take a raw message of elements apart; one that stands for all keys (`*`) is left out."""
     rows: list[dict[str, Any]] = _ELEMENTS.read(ELEMENTS_ATTRIBUTES, body, 4).get(
         "NFTA_SET_ELEM_LIST_ELEMENTS", []
     )
-    return [
-        Element(
-            row["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"],
-            _comment(row.get("NFTA_SET_ELEM_USERDATA", b"")),
-        )
-        for row in rows
-    ]
+    try:
+        return [
+            Element(
+                row["NFTA_SET_ELEM_KEY"]["NFTA_DATA_VALUE"],
+                _comment(row.get("NFTA_SET_ELEM_USERDATA", b"")),
+            )
+            for row in rows
+            if "NFTA_SET_ELEM_KEY" in row
+        ]
+    except KeyError:
+        raise malformed("a set's element without the value of its key") from None
 
 
 def _comment(user_data: bytes) -> str:

@@ -14,10 +14,19 @@ has started its other waits, so that they run side by side; see `libcni.ipmasq`.
 from __future__ import annotations
 
 import posix
-from _struct import pack, unpack_from
-from errno import EAFNOSUPPORT, EAGAIN, EBUSY, EINTR, EOPNOTSUPP, EPROTONOSUPPORT, ERESTART
+from _struct import pack
+from errno import (
+    EAFNOSUPPORT,
+    EAGAIN,
+    EBUSY,
+    EINTR,
+    EINVAL,
+    EOPNOTSUPP,
+    EPROTONOSUPPORT,
+    ERESTART,
+)
 
-from libcni.netlink.codec import NLM_F_REQUEST, Message
+from libcni.netlink.codec import NLM_F_REQUEST, Message, fields
 from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Reply, Socket
 from libcni.netlink.tables.nft import GENERATION
 from libcni.types.errors import TRY_AGAIN_LATER, CniError
@@ -34,7 +43,10 @@ IPV6 = 10
 
 #: NFNL_SUBSYS_NFTABLES as the high byte of a message type
 NFTABLES = 10 << 8
+_NEW_RULE = NFTABLES | 6
 _GET_GENERATION = NFTABLES | 16
+#: The multicast group NFNLGRP_NFTABLES.
+_CHANGES = 7
 _BATCH_BEGIN = 16
 _BATCH_END = 17
 _NFNL_BATCH_GENID = 1
@@ -47,11 +59,52 @@ LIMIT = 60
 TRANSIENT = (ERESTART, EAGAIN, EBUSY, EINTR)
 #: Refusals of a kernel that has no nftables, or not what was asked of it.
 UNSUPPORTED = (EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT)
+#: Refusals of any question to a kernel without nftables; EINVAL is nfnetlink's own, for a part
+#: of it that is not there. A lack of CAP_NET_ADMIN (EPERM) says nothing of what there is.
+MISSING = (EINVAL, *UNSUPPORTED)
 
 
 def open_socket() -> Socket:
     """An nfnetlink socket of this thread's network namespace. Raises NetlinkError."""
     return Socket(NETLINK_NETFILTER)
+
+
+def find_socket() -> Socket | None:
+    """`open_socket`, or None in a kernel without nfnetlink. Raises NetlinkError."""
+    try:
+        return open_socket()
+    except NetlinkError as error:
+        if error.errno in UNSUPPORTED:
+            return None
+        raise
+
+
+def is_missing() -> bool:
+    """True if this kernel has no nftables; a refusal of another kind (EPERM) does not say so."""
+    sock = find_socket()
+    if sock is None:
+        return True
+    try:
+        return sock.batch([get_generation()])[0].error in MISSING
+    finally:
+        sock.close()
+
+
+def listen() -> Socket:
+    """A socket that hears of everybody's changes in this namespace. Raises NetlinkError."""
+    return Socket(NETLINK_NETFILTER, groups=1 << (_CHANGES - 1))
+
+
+def rules_heard(sock: Socket) -> list[bytes]:
+    """The rules that were made since `listen` or the last call, raw; without waiting.
+
+    A commit has told of all of its changes by the time that it is over. Raises NetlinkError
+    ENOBUFS when the kernel had more to tell than the socket takes.
+    """
+    heard = []
+    while events := sock.receive(wait=False):
+        heard += [body for kind, _, _, body in events if kind == _NEW_RULE]
+    return heard
 
 
 def get_generation() -> Message:
@@ -65,7 +118,7 @@ def generation(reply: Reply) -> int:
     """The number that `get_generation` asked for, never 0. Raises NetlinkError."""
     reply.check()
     # nfgenmsg, then NFTA_GEN_ID, which the kernel always sends first.
-    number: int = unpack_from(">I", reply.items[0], 8)[0]
+    number: int = fields(">I", reply.item(), 8)[0]
     return number
 
 
@@ -104,11 +157,6 @@ def refused(replies: list[Reply], *allowed: int) -> set[int]:
                 reply.check()
             errors.add(reply.error)
     return errors
-
-
-def is_unsupported(error: CniError) -> bool:
-    """True if the kernel has no nftables or lacks what was asked of it."""
-    return isinstance(error, NetlinkError) and error.errno in UNSUPPORTED
 
 
 def attempts(doing: str) -> Iterator[None]:

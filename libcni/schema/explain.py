@@ -79,8 +79,22 @@ def _retrieve(root: pathlib.Path, uri: str) -> referencing.Resource[Any]:
 def _ecma_validator() -> type[Validator]:
     """Draft 7 with `$` as the standard means it: Python's also matches before a last newline."""
     extend: Any = jsonschema.validators.extend
-    kind: type[Validator] = extend(jsonschema.Draft7Validator, {"pattern": _pattern})
+    keywords = {"pattern": _pattern, "$ref": _ref}
+    kind: type[Validator] = extend(jsonschema.Draft7Validator, keywords)
     return kind
+
+
+def _ref(
+    validator: Validator, ref: str, instance: object, schema: dict[str, Any]
+) -> Iterator[ValidationError]:
+    """As jsonschema, but examples beside the `$ref` go before those of its target.
+
+    An address in a subnet is for example 10.1.2.3/24, though prefixes are mostly subnets.
+    """
+    for error in jsonschema.Draft7Validator.VALIDATORS["$ref"](validator, ref, instance, schema):
+        if not error.path and "examples" in schema and isinstance(error.schema, dict):
+            error.schema = {**error.schema, "examples": schema["examples"]}
+        yield error
 
 
 def _pattern(
@@ -100,11 +114,12 @@ def _strict_end(pattern: str) -> str:
     )
 
 
-def explain(name: str, document: Any) -> tuple[str, str]:
+def explain(name: str, document: Any, place: str = "") -> tuple[str, str]:
     """(msg, details) for a document that the schema `name` rejects, the best error first.
 
     msg names the key's path, its value and what was expected; details tell what the key is for
-    and which other keys are wrong. ("", "") when the document is valid.
+    and which other keys are wrong. place: path of the document in what the reader sees, such as
+    plugins[0]. ("", "") when the document is valid.
     """
     errors = list(validator(name).iter_errors(document))
     if not errors:
@@ -112,13 +127,13 @@ def explain(name: str, document: Any) -> tuple[str, str]:
     # The narrowest statement about each place: the branches of anyOf say more than anyOf itself.
     errors = sorted((_deepest(error) for error in errors), key=_order)
     best = errors[0]
-    others = list(dict.fromkeys(_sentence(error) for error in errors))[1:]
+    others = list(dict.fromkeys(_sentence(error, place) for error in errors))[1:]
     details = [_expectation(best)]
     if others:
         details.append("also: " + "; ".join(others[:_MORE_LIMIT]))
     if len(others) > _MORE_LIMIT:
         details.append(f"and {len(others) - _MORE_LIMIT} more")
-    return _sentence(best), ", ".join(part for part in details if part)
+    return _sentence(best, place), ", ".join(part for part in details if part)
 
 
 def rejection(type: str, document: Any) -> CniError:
@@ -157,8 +172,13 @@ def path(parts: Iterable[str | int]) -> str:
     return text
 
 
-def _sentence(error: ValidationError) -> str:
-    place = path(error.absolute_path)
+def within(place: str, inner: str) -> str:
+    """The path `inner` of something that is itself at `place`; either may be empty."""
+    return f"{place}.{inner}" if place and inner else place or inner
+
+
+def _sentence(error: ValidationError, place: str) -> str:
+    place = within(place, path(error.absolute_path))
     return f"{place}: {_wording(error)}" if place else _wording(error)
 
 

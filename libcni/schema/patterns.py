@@ -46,6 +46,7 @@ OPTIONAL_ADDRESS = f"^(?:|{_IPV4}|{_IPV6})$"
 IPV4_ADDRESS = f"^{_IPV4}$"
 IPV6_ADDRESS = f"^{_IPV6}$"
 PREFIX = f"^(?:{_IPV4}{_LENGTH4}|{_IPV6}{_LENGTH6})$"
+OPTIONAL_PREFIX = f"^(?:|{_IPV4}{_LENGTH4}|{_IPV6}{_LENGTH6})$"
 IPV4_PREFIX = f"^{_IPV4}{_LENGTH4}$"
 IPV6_PREFIX = f"^{_IPV6}{_LENGTH6}$"
 ADDRESS_OR_PREFIX = f"^(?:{_IPV4}(?:{_LENGTH4})?|{_IPV6}(?:{_LENGTH6})?)$"
@@ -54,6 +55,9 @@ OPTIONAL_MAC = (
 )
 INTERFACE_NAME = "^(?!\\.{1,2}$)[^/:\\u0000- \\u007f]{1,15}$"
 OPTIONAL_INTERFACE_NAME = "^(?!\\.{1,2}$)[^/:\\u0000- \\u007f]{0,15}$"
+#: Of paths too: what is handed to the kernel ends at the first NUL.
+TEXT = "^[^\\u0000]*$"
+OPTIONAL_CHAIN_NAME = "^[^\\u0000- \\u007f]{0,28}$"
 IDENTIFIER = "^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PLUGIN_TYPE = "^[^/\\\\]+$"
 #: X, X.Y or X.Y.Z, as libcni.version reads it; "" is 0.1.0.
@@ -64,7 +68,10 @@ PREDICATES: dict[str, Callable[[object], bool]] = {
     ADDRESS: predicates.address,
     OPTIONAL_ADDRESS: predicates.optional_address,
     PREFIX: predicates.prefix,
+    OPTIONAL_PREFIX: predicates.optional_prefix,
     ADDRESS_OR_PREFIX: predicates.address_or_prefix,
     OPTIONAL_MAC: predicates.optional_mac,
     OPTIONAL_INTERFACE_NAME: predicates.optional_interface_name,
+    TEXT: predicates.text,
+    OPTIONAL_CHAIN_NAME: predicates.optional_chain_name,
 }

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HEX = frozenset("0123456789abcdefABCDEF")
-#: Not in an interface name: the separators of paths and aliases, blanks and controls.
-_NOT_IN_NAME = frozenset("/:\x7f" + "".join(map(chr, range(33))))
+_BLANKS_AND_CONTROLS = frozenset("\x7f" + "".join(map(chr, range(33))))
+#: Not in an interface name: also the separators of paths and aliases.
+_NOT_IN_NAME = _BLANKS_AND_CONTROLS | {"/", ":"}
 
 
 def string(value: object) -> bool:
@@ -89,6 +90,11 @@ def prefix(value: object) -> bool:
     return int(length) <= (128 if ":" in text else 32) and address(text)
 
 
+def optional_prefix(value: object) -> bool:
+    """An address with a prefix length, or "" for none."""
+    return value == "" or prefix(value)
+
+
 def address_or_prefix(value: object) -> bool:
     """An address, with or without a prefix length."""
     return prefix(value) or address(value)
@@ -118,3 +124,13 @@ def optional_interface_name(value: object) -> bool:
         and value not in (".", "..")
         and _NOT_IN_NAME.isdisjoint(value)
     )
+
+
+def text(value: object) -> bool:
+    """What can be handed to the kernel: a path, a name; it ends at the first NUL."""
+    return type(value) is str and "\0" not in value
+
+
+def optional_chain_name(value: object) -> bool:
+    """A name that iptables accepts for a chain, or "" for the default."""
+    return type(value) is str and len(value) <= 28 and _BLANKS_AND_CONTROLS.isdisjoint(value)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def run(type: str) -> int:
     """Be the plugin `type` for this process; the exit status is returned, never raised."""
-    version = NEWEST
+    version = answered = NEWEST
     try:
         _hold_standard_streams()
         plugin = load(type)
@@ -40,9 +40,11 @@ def run(type: str) -> int:
         values = _environment(command)
         config, stdin = _configuration()
         version = _version_of(config)
+        if version in plugin.versions:
+            answered = version
         request = _request(plugin, command, values, config, stdin, version)
     except Exception as error:
-        return _fail(error, version)
+        return _fail(error, answered)
     return _perform(plugin, request)
 
 
@@ -181,8 +183,9 @@ def _perform(plugin: Plugin, request: Request) -> int:
             # Before anything acts: a path that is not the container's must change nothing.
             request.netns()
         result = call(plugin, request)
-        interrupt.checkpoint()
         if result is not None:
+            # Of the verbs ADD alone: what the others have done by now is not undone.
+            interrupt.checkpoint()
             from libcni.jsontext import dumps_indented
 
             text = dumps_indented(result.to_json(request.version))

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import posix
+import sys
+
+from libcni import boot
 from libcni.about import NAME, VERSION
+from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
 from libcni.version import SUPPORTED
 
 #: A verb is a module of this name in the plugin's package, with one function of the same name.
@@ -53,7 +58,47 @@ def package_of(type: str) -> str:
     return "cni_" + type.replace("-", "_")
 
 
+class UnknownPluginError(CniError):
+    """A name that is no plugin's: a configuration's `type`, or the executable was renamed."""
+
+    def __init__(self, type: str) -> None:
+        super().__init__(
+            INVALID_NETWORK_CONFIG,
+            f"{NAME} has no plugin {type[:64]!r}",
+            "its executables go by their names, which are " + ", ".join(types()),
+        )
+
+
+def types() -> list[str]:
+    """Every plugin type there is here, sorted."""
+    packages = {name for name in sys.modules if "." not in name}
+    if not boot.is_frozen():  # otherwise all of them are in the picture
+        for directory in sys.path:
+            try:
+                packages.update(posix.listdir(directory or "."))
+            except OSError:
+                pass
+    return sorted(
+        name[4:].replace("_", "-")
+        for name in packages
+        if name.startswith("cni_") and _is_plugin(name)
+    )
+
+
+def _is_plugin(package: str) -> bool:
+    """Whether a package is a plugin's. A broken one is: whoever loads it is told what is wrong."""
+    try:
+        return hasattr(__import__(package), "PLUGIN")
+    except ImportError:
+        return True
+
+
 def load(type: str) -> Plugin:
-    """Import the plugin of that type. Raises ImportError when there is none."""
-    plugin: Plugin = __import__(package_of(type)).PLUGIN
+    """Import the plugin of that type. Raises UnknownPluginError when there is none."""
+    try:
+        plugin: Plugin = __import__(package_of(type)).PLUGIN
+    except (ImportError, AttributeError):
+        if type in types():
+            raise
+        raise UnknownPluginError(type) from None
     return plugin

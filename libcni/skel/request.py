@@ -122,6 +122,20 @@ class Request:
             )
         return result
 
+    def chained_result(self) -> Result:
+        """`prev_result` of an ADD that changes what an earlier plugin of the list made.
+
+        Raises CniError 7 when there is none.
+        """
+        result = self.prev_result()
+        if result is None:
+            raise CniError(
+                INVALID_NETWORK_CONFIG,
+                f"{self.type} must be called as chained plugin",
+                "prevResult is missing; list it after the plugin that makes the interface",
+            )
+        return result
+
     def netns(self) -> Namespace:
         """The container's namespace, opened and verified once.
 

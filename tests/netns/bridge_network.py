@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import copy
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.netns.pods import changed as changed
+from tests.netns.pods import reserved as reserved
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Reply, Runner
 
@@ -25,17 +25,6 @@ CONFIG: dict[str, Any] = {
     "ipam": {"type": "host-local", "ranges": [[{"subnet": SUBNET}], [{"subnet": SUBNET6}]]},
 }
 LAYER2: dict[str, Any] = {k: v for k, v in CONFIG.items() if k not in ("ipam", "isDefaultGateway")}
-
-
-def changed(base: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    """A copy of `base` with other values; None removes a key."""
-    document = copy.deepcopy(base)
-    for key, value in keys.items():
-        if value is None:
-            document.pop(key, None)
-        else:
-            document[key] = value
-    return document
 
 
 class Pod:
@@ -113,11 +102,3 @@ def vlans(host: Host, name: str) -> dict[int, set[str]]:
             for number in range(vlan["vlan"], vlan.get("vlanEnd", vlan["vlan"]) + 1):
                 found[number] = set(vlan.get("flags", ()))
     return found
-
-
-def reserved(network: str = "podnet") -> set[str]:
-    """The addresses that host-local has given out."""
-    directory = pathlib.Path("/var/lib/cni/networks") / network
-    if not directory.is_dir():
-        return set()
-    return {p.name for p in directory.iterdir() if p.name[0].isdigit() or ":" in p.name}

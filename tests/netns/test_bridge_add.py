@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
+import re
+import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,6 +37,8 @@ def make_bridge(host: Host) -> None:
     """A bridge with a port that keeps its carrier, and so its routes, as they are."""
     host.run("ip", "link", "add", BRIDGE, "type", "bridge")
     host.run("ip", "link", "add", "up0", "type", "veth", "peer", "up1")
+    # Or the bridge learns up1 at any time, when that reports its multicast groups.
+    host.run("sysctl", "-qw", "net.ipv6.conf.up1.disable_ipv6=1")
     host.run("ip", "link", "set", "up1", "up")
     host.run("ip", "link", "set", "up0", "up", "master", BRIDGE)
     host.run("ip", "link", "set", BRIDGE, "up")
@@ -64,6 +70,28 @@ def test_two_pods_reach_each_other_and_the_host(host: Host, pod: PodFactory) -> 
     two.delete()
     host.assert_clean(before, BRIDGE)
     assert inside.difference(one.netns.snapshot()) == []
+
+
+def test_port_changes_its_state_once(host: Host, pod: PodFactory) -> None:
+    """At each change the kernel walks all ports of the bridge."""
+    pod().add(CONFIG)
+    one = pod()
+    made = _states_during(lambda: one.add(CONFIG))
+    assert [state for state, _ in itertools.groupby(made)] == ["disabled", "forwarding"]
+    assert _states_during(one.delete) == ["disabled"]
+
+
+def _states_during(change: Callable[[], Any]) -> list[str]:
+    """The states of ports that the kernel tells of."""
+    monitor = subprocess.Popen(["bridge", "monitor", "link"], stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(0.3)
+        change()
+        time.sleep(0.3)
+    finally:
+        monitor.terminate()
+        said, _ = monitor.communicate()
+    return re.findall(r" veth\S+ .* state (\w+)", said)
 
 
 def test_result_names_what_was_made(host: Host, pod: PodFactory) -> None:
@@ -105,9 +133,12 @@ def test_older_versions(host: Host, pod: PodFactory, version: str) -> None:
 def test_addresses_are_usable_at_once(host: Host, pod: PodFactory) -> None:
     one = pod()
     one.add(CONFIG)
-    for link in one.netns.ip("address", "show", "dev", "eth0"):
-        for address in link["addr_info"]:
-            assert not address.get("tentative"), address
+    [link] = one.netns.ip("address", "show", "dev", "eth0")
+    ours = [address for address in link["addr_info"] if address["scope"] == "global"]
+    assert {address["family"] for address in ours} == {"inet", "inet6"}
+    assert not any(address.get("tentative") for address in ours)
+    # The kernel's own link-local address is tentative until its worker gets to it.
+    assert one.netns.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_dad").stdout.strip() == "0"
 
 
 def test_enabledad_waits_for_detection(host: Host, pod: PodFactory) -> None:

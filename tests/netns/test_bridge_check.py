@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
 from cni_bridge import check
 from cni_bridge.config import Config
+from libcni.netlink.link import find_link
 from libcni.netlink.socket import Socket
-from libcni.types.result import Result
+from libcni.types.errors import CniError
+from libcni.types.result import Interface, Result
 from tests.netns.bridge_network import (
     BRIDGE,
     CONFIG,
@@ -81,6 +84,14 @@ BREAKAGES: dict[str, tuple[Callable[[Host, Pod], None], tuple[str, ...]]] = {
         ("MAC", "br-test", "02:00:00:00:00:09"),
     ),
     "bridge down": (on_host("ip", "link", "set", "{bridge}", "down"), ("br-test", "up", "down")),
+    "bridge MTU": (
+        on_host("ip", "link", "set", "{bridge}", "mtu", "1399"),
+        ("MTU", "br-test", "1400", "1399"),
+    ),
+    "bridge MTU larger": (
+        on_host("ip", "link", "set", "{bridge}", "mtu", "9000"),
+        ("MTU", "br-test", "1400", "9000"),
+    ),
     "pair gone": (on_host("ip", "link", "delete", "{veth}"), ("eth0", "nothing")),
     "no veth": (
         several(
@@ -206,6 +217,62 @@ def test_vlan_filtering_of_an_existing_bridge_is_not_demanded(host: Host) -> Non
     host.run("ip", "link", "set", BRIDGE, "up")
     link = check._check_bridge(Socket(), Config(changed(LAYER2, vlan=100)), Result())
     assert link.name == BRIDGE and not link.vlan_filtering
+
+
+def test_the_mtu_of_a_bridge_follows_its_ports(host: Host, pod: PodFactory) -> None:
+    """Unless it is set, the kernel makes it the smallest; that is nobody's mistake."""
+    one, two = pod(), pod()
+    one.add(FULL)
+    two.add(changed(FULL, mtu=1300))
+    assert host.ip("link", "show", "dev", BRIDGE)[0]["mtu"] == 1300
+    one.check().succeeded()
+    two.check().succeeded()
+    two.delete()
+    assert host.ip("link", "show", "dev", BRIDGE)[0]["mtu"] == 1400
+    one.check().succeeded()
+
+
+def test_the_mtu_of_a_bridge_that_was_there(host: Host, pod: PodFactory) -> None:
+    """ADD leaves it as somebody has set it."""
+    host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    host.run("ip", "link", "set", BRIDGE, "mtu", "1490")
+    one = pod()
+    one.add(FULL)
+    assert one.result["interfaces"][0]["mtu"] == 1490
+    one.check().succeeded()
+
+
+GATEWAY_BREAKAGES = {
+    "gone": (("delete", "{gateway}"), ("gateway br-test.100 of VLAN 100", "nothing")),
+    "down": (("set", "{gateway}", "down"), ("br-test.100", "up", "down")),
+    "MAC": (("set", "{gateway}", "address", "02:00:00:00:00:09"), ("MAC", "02:00:00:00:00:09")),
+    "port elsewhere": (("set", "{port}", "nomaster"), ("other end", "a port of br-test")),
+    "port down": (("set", "{port}", "down"), ("port gwport", "up", "down")),
+}
+
+
+@pytest.mark.parametrize("name", GATEWAY_BREAKAGES)
+def test_break_the_gateway_of_a_vlan(host: Host, name: str) -> None:
+    """Not every kernel can filter VLANs, so that the gateway is made by hand."""
+    words, culprits = GATEWAY_BREAKAGES[name]
+    gateway = f"{BRIDGE}.100"
+    host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    host.run("ip", "link", "add", "gwport", "type", "veth", "peer", gateway)
+    host.run("ip", "link", "set", "gwport", "master", BRIDGE, "up")
+    host.run("ip", "link", "set", gateway, "address", "02:00:00:00:00:08", "up")
+    sock = Socket()
+    config = Config(changed(CONFIG, vlan=100))
+    result = Result(interfaces=[Interface(gateway, "02:00:00:00:00:08")])
+    bridge = find_link(sock, BRIDGE)
+    assert bridge is not None
+    assert check._check_vlan_gateway(sock, config, result, bridge).name == gateway
+    host.run("ip", "link", *[word.format(gateway=gateway, port="gwport") for word in words])
+    with pytest.raises(CniError) as caught:
+        check._check_vlan_gateway(sock, config, result, bridge)
+    assert caught.value.code == 103
+    assert all(culprit in caught.value.msg for culprit in culprits), caught.value.msg
+    for device in ("gwport", BRIDGE):
+        subprocess.run(["ip", "link", "delete", device], check=False, capture_output=True)
 
 
 def test_another_sandbox(host: Host, pod: PodFactory) -> None:

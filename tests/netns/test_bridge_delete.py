@@ -10,12 +10,16 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from cni_bridge.delete import Attempts
-from cni_bridge.removal import Removal
+from libcni.attempts import Attempts
+from libcni.interface import removal
+from libcni.interface.removal import Removal
+from libcni.netlink import link as link_messages
+from libcni.netlink.codec import Message
 from libcni.netlink.link import find_link, watch_links
 from libcni.netlink.socket import Socket
 from libcni.types.errors import IO_FAILURE, TRY_AGAIN_LATER, CniError
@@ -29,6 +33,7 @@ from tests.netns.bridge_network import (
     pod,
     reserved,
 )
+from tests.rig.capabilities import WITHOUT_NET_ADMIN
 from tests.rig.host import Host
 from tests.rig.plugins import Reply, environment, reply
 
@@ -115,7 +120,7 @@ def test_detached_child_holds_no_pipe(host: Host, pod: PodFactory) -> None:
     assert process.wait() == 0
 
 
-def under(wrapper: list[str], one: Pod, config: dict[str, Any], netns: str) -> Reply:
+def under(wrapper: Sequence[str], one: Pod, config: dict[str, Any], netns: str) -> Reply:
     """DEL by a plugin that another program starts."""
     done = subprocess.run(
         [*wrapper, str(one._runner.bin_dir / "bridge")],
@@ -127,14 +132,41 @@ def under(wrapper: list[str], one: Pod, config: dict[str, Any], netns: str) -> R
     return reply(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize("config", [CONFIG, MASQUERADED], ids=["plain", "masqueraded"])
+def test_working_directory_is_free_at_once(
+    pod: PodFactory, tmp_path: pathlib.Path, config: dict[str, Any]
+) -> None:
+    """A runtime may call from a mount of the container's, and unmount that next."""
+    for _ in range(5):
+        one = pod()
+        one.add(config)
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+        answer = under(["env", "-C", str(tmp_path)], one, one.with_result(), one.netns.path)
+        done = subprocess.run(["umount", tmp_path], capture_output=True, text=True, check=False)
+        answer.succeeded()
+        assert done.returncode == 0, done.stderr
+
+
 def test_error_of_the_child_is_not_lost(host: Host, pod: PodFactory) -> None:
     """Without CAP_NET_ADMIN links can be seen, but not deleted."""
     one = pod()
     one.add(CONFIG)
-    wrapper = ["setpriv", "--inh-caps", "-net_admin", "--bounding-set", "-net_admin"]
-    error = under(wrapper, one, CONFIG, one.netns.path).failed(102, one.veth)
+    error = under(WITHOUT_NET_ADMIN, one, CONFIG, one.netns.path).failed(102, one.veth)
     assert "delete link" in error["msg"]
     assert one.veth in host.link_names() and reserved() == set()
+    one.delete()
+
+
+@pytest.mark.parametrize("key", ["ipMasq", "macspoofchk"])
+def test_what_may_not_be_removed_is_told(host: Host, pod: PodFactory, key: str) -> None:
+    """Without CAP_NET_ADMIN, where there is no link any more whose removal would fail."""
+    one = pod()
+    config = changed(CONFIG, **{key: True})
+    one.add(config)
+    host.run("ip", "link", "delete", one.veth)
+    error = under(WITHOUT_NET_ADMIN, one, config, one.netns.path).failed(102, "nftables")
+    assert "Operation not permitted" in error["msg"]
+    assert reserved() == set()
     one.delete()
 
 
@@ -147,6 +179,30 @@ def test_child_that_died(host: Host) -> None:
     with pytest.raises(CniError, match="veth-x ended without an answer") as caught:
         Removal(link, watch_links(), reader).finish()
     assert caught.value.code == TRY_AGAIN_LATER
+
+
+def test_the_child_holds_what_is_slow_to_close(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run("ip", "link", "add", "veth-x", "type", "veth", "peer", "other")
+    sock = Socket()
+    link = find_link(sock, "veth-x")
+    assert link is not None
+    reader, writer = os.pipe()
+
+    def delete_link(index: int) -> Message:
+        os.write(writer, b"held")
+        return link_messages.delete_link(index=index)
+
+    monkeypatch.setattr(removal, "delete_link", delete_link)
+    begun = removal.remove_links(sock, [link], [writer])
+    os.close(writer)
+    assert begun is not None
+    assert os.read(reader, 4) == b"held"
+    os.close(reader)
+    begun.finish()
+    os.wait()
+    assert "veth-x" not in host.link_names()
 
 
 def test_no_process_left(host: Host, pod: PodFactory) -> None:
@@ -212,6 +268,19 @@ def test_a_port_that_lost_its_name_is_deleted(host: Host, pod: PodFactory) -> No
     host.run("ip", "link", "set", one.veth, "down")
     host.run("ip", "link", "set", one.veth, "name", "renamed0", "nomaster")
     one.call("DEL", CONFIG).succeeded()
+    host.assert_clean(before, BRIDGE)
+    assert one.netns.link_names() == {"lo"}
+
+
+def test_an_alias_of_somebody_s_proves_nothing(host: Host, pod: PodFactory) -> None:
+    """Only prevResult, by the MAC address, then says that the interface is the attachment's."""
+    before = host.snapshot()
+    one = pod()
+    one.add(CONFIG)
+    host.run("ip", "link", "set", one.veth, "name", "renamed0", "alias", "theirs")
+    one.call("DEL", CONFIG).succeeded()
+    assert one.netns.link_names() == {"lo", "eth0"}
+    one.call("DEL", one.with_result()).succeeded()
     host.assert_clean(before, BRIDGE)
     assert one.netns.link_names() == {"lo"}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -20,6 +21,8 @@ import pytest
 from libcni import ipmasq
 from libcni.attachment import Attachment
 from libcni.ipmasq import nft
+from libcni.netlink.socket import NetlinkError
+from libcni.nftables import transaction
 from libcni.types.errors import (
     CHECK_FAILED,
     INVALID_NETWORK_CONFIG,
@@ -28,6 +31,7 @@ from libcni.types.errors import (
     CniError,
 )
 from tests.rig import isolation
+from tests.rig.capabilities import CAP_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
 
@@ -298,7 +302,43 @@ def test_without_nat_in_nftables(host: Host, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_usable(host: Host) -> None:
     assert ipmasq.unusable() == ipmasq.unusable("nftables") == ipmasq.unusable("iptables") == ""
-    assert ipmasq.default_backend() == "nftables"
+
+
+@pytest.mark.parametrize("backend", ["", "nftables"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda backend: ipmasq.ensure(OTHER, ["10.244.1.3/24"], backend),
+        lambda _: ipmasq.remove(POD, BOTH),
+        lambda _: ipmasq.remove(POD),
+        lambda _: ipmasq.undo(POD, BOTH),
+        lambda backend: ipmasq.check(POD, BOTH, backend),
+        lambda _: ipmasq.gc("podnet", set()),
+    ],
+    ids=["ensure", "remove", "search", "undo", "check", "gc"],
+)
+def test_a_lack_of_permission_is_no_lack_of_nftables(
+    host: Host, operation: Callable[[str], Any], backend: str
+) -> None:
+    """The kernel answers the first request only; that is told, and iptables is not tried."""
+    ipmasq.ensure(POD, BOTH)
+    before = isolation.command("nft", "list", "ruleset")
+    with pytest.raises(NetlinkError, match=r"nftables: .*Operation not permitted") as caught:
+        without(CAP_NET_ADMIN, lambda: operation(backend))
+    assert caught.value.errno == errno.EPERM
+    assert isolation.command("nft", "list", "ruleset") == before
+    assert "not permitted" in without(CAP_NET_ADMIN, lambda: ipmasq.unusable(backend))
+
+
+def test_a_kernel_without_nftables(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of a subsystem that nfnetlink does not know, it answers as one that lacks it."""
+    monkeypatch.setattr(transaction, "_GET_GENERATION", 200 << 8)
+    assert transaction.is_missing()
+    ipmasq.remove(POD, BOTH).close()
+    ipmasq.ensure(POD, ["10.244.1.2/24"]).close()
+    assert nat_rules() and not elements()
+    assert ipmasq.unusable() == ""
+    assert "Invalid argument" in ipmasq.unusable("nftables")
 
 
 # -- many at once ---------------------------------------------------------------------------------

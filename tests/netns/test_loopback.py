@@ -48,6 +48,15 @@ def test_add_and_del_in_every_version(
     run_plugin("loopback", "DEL", config(version), netns=container).succeeded()
 
 
+def test_check_misses_an_address(netns: Callable[..., Netns], run_plugin: Runner) -> None:
+    container = netns()
+    result = run_plugin("loopback", "ADD", config(), netns=container).result()
+    document = config(prevResult=result)
+    run_plugin("loopback", "CHECK", document, netns=container).succeeded()
+    container.run("ip", "address", "del", "127.0.0.1/8", "dev", "lo")
+    run_plugin("loopback", "CHECK", document, netns=container).failed(103, "lo", "127.0.0.1/8")
+
+
 def test_acts_on_lo_whatever_the_interface_name(
     netns: Callable[..., Netns], run_plugin: Runner
 ) -> None:

@@ -11,7 +11,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EEXIST, ENODEV, ENOENT, EOPNOTSUPP
+from errno import EEXIST, ENODEV, ENOENT, EOPNOTSUPP, EPERM
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ import pytest
 from libcni.inet import Prefix, pton
 from libcni.netlink import addr, fdb, link, neigh, route, socket, vlan
 from libcni.netlink.link import Link, find_link
-from libcni.netlink.socket import NetlinkError, Socket
+from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Socket
 from libcni.netns import enter, open_netns
+from libcni.nftables import rules, transaction
 from libcni.types.errors import KERNEL, TRY_AGAIN_LATER, CniError
+from tests.rig.capabilities import CAP_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 
 MAC = "02:00:00:00:00:05"
@@ -286,6 +289,17 @@ def test_a_batch_goes_on_after_a_refusal(host: Host) -> None:
     )
     assert [reply.error for reply in replies] == [0, EEXIST, ENODEV, 0]
     assert Link(replies[3].items[0]).name == "br0"
+
+
+def test_without_the_capability_one_refusal_is_for_all(host: Host) -> None:
+    """nfnetlink answers the first of what one system call sent, and reads no further."""
+    questions = [transaction.get_generation(), *[rules.Table(2, "nat").get() for _ in range(3)]]
+    sock = Socket(NETLINK_NETFILTER)
+    for messages in (questions, questions[1:2], questions):
+        replies = without(CAP_NET_ADMIN, partial(sock.batch, messages))
+        assert [reply.error for reply in replies] == [EPERM] * len(messages)
+    # And what comes later is not taken for an answer to those.
+    assert [reply.error for reply in sock.batch(questions)] == [0, ENOENT, ENOENT, ENOENT]
 
 
 def test_a_batch_of_any_size(host: Host) -> None:

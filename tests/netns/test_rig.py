@@ -105,6 +105,40 @@ def test_go_add_and_del_leave_only_what_is_documented(
     assert inside.difference(container.snapshot()) == []
 
 
+@pytest.mark.parametrize("maker", ["ours", "go"])
+def test_a_firewall_rule_of_a_container_is_not_excused(
+    host: Host,
+    netns: Callable[..., Netns],
+    run_plugin: Runner,
+    go_bin_dir: pathlib.Path,
+    maker: str,
+) -> None:
+    container = netns()
+    before = host.snapshot()
+    bridge = run_plugin("bridge", "ADD", CONFIG, netns=container).result()
+    firewall = {
+        **CONFIG,
+        "type": "firewall",
+        "backend": "iptables",
+        "ingressPolicy": "same-bridge",
+        "prevResult": bridge,
+    }
+    bare = host.snapshot()
+    bin_dir = go_bin_dir if maker == "go" else None
+    run_plugin("firewall", "ADD", firewall, netns=container, bin_dir=bin_dir).result()
+    added = [line.partition(": ")[::2] for line in bare.difference(host.snapshot())]
+    excused = [is_documented(section.removeprefix("+ "), line) for section, line in added]
+    assert [line for (_, line), fine in zip(added, excused, strict=True) if not fine] == [
+        line for _, line in added if "10.201.0.2" in line or '"cni:rig:' in line
+    ]
+    # Two rules; ours notes their handles, so as to find them again at once.
+    assert excused.count(False) == (4 if maker == "ours" else 2)
+    assert excused.count(True) > 5
+    run_plugin("firewall", "DEL", firewall, netns=container).succeeded()
+    run_plugin("bridge", "DEL", CONFIG, netns=container).succeeded()
+    host.assert_clean(before, "rig0")
+
+
 def test_error_is_an_object(run_plugin: Runner, go_bin_dir: pathlib.Path) -> None:
     error = run_plugin("bridge", "ADD", CONFIG, bin_dir=go_bin_dir).failed(4, "CNI_NETNS")
     assert error["code"] == 4

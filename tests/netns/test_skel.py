@@ -362,3 +362,10 @@ def test_works_from_a_deleted_directory_without_locale_or_path(
     )
     reply(done.returncode, done.stdout, done.stderr).result()
     assert is_up(container)
+
+
+@pytest.mark.parametrize("version", ["one", "9.9.9", "1.1", "x" * 3000])
+def test_an_error_has_a_version_that_exists(run_plugin: Runner, version: str) -> None:
+    """The runtime has to be able to read it, whatever it asked with."""
+    error = run_plugin("loopback", "DEL", {**CONFIG, "cniVersion": version})
+    assert error.failed(1)["cniVersion"] == "1.1.0"

@@ -13,8 +13,10 @@ import pytest
 
 from cni_bridge import spoofcheck
 from libcni.attachment import Attachment
+from libcni.netlink.socket import NetlinkError
 from libcni.types.errors import CHECK_FAILED, CniError
 from tests.rig import isolation
+from tests.rig.capabilities import CAP_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
 
@@ -48,6 +50,25 @@ def elements() -> dict[str, dict[Any, str]]:
             key = tuple(value["concat"]) if isinstance(value, dict) else value
             found[made["name"]][key] = element["elem"]["comment"]
     return found
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: spoofcheck.ensure(OTHER, "veth2", OTHER_MAC),
+        lambda: spoofcheck.remove(POD),
+        lambda: spoofcheck.check(POD, "veth1", MAC),
+        lambda: spoofcheck.gc("podnet", set()),
+    ],
+    ids=["ensure", "remove", "check", "gc"],
+)
+def test_a_lack_of_permission_is_told(host: Host, operation: Callable[[], Any]) -> None:
+    """Without CAP_NET_ADMIN the kernel answers the first request only."""
+    spoofcheck.ensure(POD, "veth1", MAC)
+    before = elements()
+    with pytest.raises(NetlinkError, match=r"nftables: .*Operation not permitted"):
+        without(CAP_NET_ADMIN, operation)
+    assert elements() == before
 
 
 def test_rule_set(host: Host) -> None:

@@ -7,22 +7,21 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
 from cri_api.v1 import api_pb2 as cri
 from cri_api.v1 import api_pb2_grpc
 
-from tests.rig import image
+from tests.rig import image, isolation
+from tests.rig.control_group import ControlGroup
 from tests.rig.plugins import BASE_ENVIRONMENT
 
 #: Seconds for one CRI call; a sandbox takes 0.3.
 CALL_TIMEOUT = 60
-_CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 _CONFIG = """\
 version = 2
@@ -72,7 +71,7 @@ class Containerd:
         self.scratch = scratch
         self.conf_dir = scratch / "net.d"
         self.conf_dir.mkdir(parents=True)
-        self.group = f"adder-{os.getpid()}-{scratch.name}"
+        self.group = ControlGroup(f"adder-{os.getpid()}-{scratch.name}")
         self.write_network(network)
         (scratch / "config.toml").write_text(
             _CONFIG.format(
@@ -99,7 +98,7 @@ class Containerd:
 
     def _start(self, daemon: str) -> subprocess.Popen[bytes]:
         join = 'for group; do mkdir -p "$group"; echo $$ >"$group/cgroup.procs"; done; '
-        groups = [str(path / self.group) for path in self._hierarchies()]
+        groups = [str(place) for place in self.group.places()]
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [
@@ -113,12 +112,6 @@ class Containerd:
                 stderr=log,
                 start_new_session=True,
             )
-
-    def _hierarchies(self) -> list[pathlib.Path]:
-        """The hierarchies to put the daemon in: one suffices to find its processes again."""
-        if (_CGROUPS / "cgroup.controllers").exists():
-            return [_CGROUPS]
-        return [_CGROUPS / "pids"]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 30
@@ -165,42 +158,12 @@ class Containerd:
                 self.remove(pod)
         except (CriError, AttributeError):
             pass  # a test of failures; what is left is killed below
-        self._kill()
+        self.group.kill(self._process.poll)
+        self._process.wait(timeout=10)
         if hasattr(self, "_channel"):
             self._channel.close()
-        for line in reversed(pathlib.Path("/proc/self/mounts").read_text().splitlines()):
-            target = line.split()[1]
-            if target.startswith((str(self.scratch), "/run/netns/cni-", "/run/containerd/")):
-                subprocess.run(["umount", "-l", target], capture_output=True, check=False)
-        for hierarchy in _CGROUPS.iterdir():
-            top = hierarchy / self.group
-            for directory, _, _ in os.walk(top, topdown=False):
-                try:
-                    os.rmdir(directory)
-                except OSError:
-                    continue
-
-    def _kill(self) -> None:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            processes = set(self._processes())
-            if not processes:
-                break
-            for pid in processes:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.02)
-            self._process.poll()
-        self._process.wait(timeout=10)
-
-    def _processes(self) -> list[int]:
-        found = []
-        for hierarchy in self._hierarchies():
-            for path in (hierarchy / self.group).rglob("cgroup.procs"):
-                found += [int(line) for line in path.read_text().split()]
-        return found
+        isolation.unmount(str(self.scratch), "/run/netns/cni-", "/run/containerd/")
+        self.group.remove()
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -218,12 +181,31 @@ class Containerd:
         except grpc.RpcError as error:
             raise CriError(error.details()) from None
 
-    def run(self, name: str) -> str:
-        """RunPodSandbox; its ID. Raises CriError with the runtime's message."""
-        return str(self._call("RunPodSandbox", self.request(name)).pod_sandbox_id)
+    def networks(self) -> list[str]:
+        """The names of the networks that it has loaded, its own loopback first."""
+        status = self._call("Status", cri.StatusRequest(verbose=True))
+        loaded = json.loads(status.info["cniconfig"])["Networks"]
+        return [network["Config"]["Name"] for network in loaded]
 
-    def request(self, name: str) -> Any:
-        """The request of `run`, to keep its making out of measurements."""
+    def run(self, name: str, **more: Any) -> str:
+        """RunPodSandbox; its ID. more: as for `request`.
+
+        Raises CriError with the runtime's message.
+        """
+        return str(self._call("RunPodSandbox", self.request(name, **more)).pod_sandbox_id)
+
+    def request(
+        self,
+        name: str,
+        ports: Iterable[tuple[str, int, int]] = (),
+        annotations: Mapping[str, str] | None = None,
+        dns: Mapping[str, list[str]] | None = None,
+    ) -> Any:
+        """The request of `run`, to keep its making out of measurements.
+
+        ports: protocol in capitals, port of the host, port of the pod. dns: servers, searches,
+        options.
+        """
         return cri.RunPodSandboxRequest(
             config=cri.PodSandboxConfig(
                 metadata=cri.PodSandboxMetadata(
@@ -231,7 +213,17 @@ class Containerd:
                 ),
                 hostname=name,
                 log_directory=str(self.scratch / "logs" / name),
-                linux=cri.LinuxPodSandboxConfig(cgroup_parent=f"/{self.group}"),
+                dns_config=cri.DNSConfig(**dns) if dns else None,
+                port_mappings=[
+                    cri.PortMapping(
+                        protocol=cri.Protocol.Value(protocol),
+                        host_port=outer,
+                        container_port=inner,
+                    )
+                    for protocol, outer, inner in ports
+                ],
+                annotations=annotations,
+                linux=cri.LinuxPodSandboxConfig(cgroup_parent=f"/{self.group.name}"),
             )
         )
 

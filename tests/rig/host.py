@@ -101,7 +101,8 @@ def _names(line: str, name: str) -> bool:
 
 #: What host-local keeps of a network: its directory and in it, besides reservations, these.
 _STORE = re.compile(
-    r"/var/lib/cni/networks(/[^/ ]+(/(lock|last_reserved_ip\.\d+|\.owners)( .*)?)?)?", re.DOTALL
+    r"/var/lib/cni/(networks|static)(/[^/ ]+(/(lock|last_reserved_ip\.\d+|\.owners)( .*)?)?)?",
+    re.DOTALL,
 )
 #: Where runtimes (Go's libcni, ours) keep results; the directory outlives what was in it.
 _RESULTS = "/var/lib/cni/results"
@@ -110,20 +111,28 @@ _RESULTS = "/var/lib/cni/results"
 _FORWARDING = re.compile(
     r"ipv4/ip_forward=[01]|ipv[46]/conf/[^/]+/forwarding=[01]|ipv4/conf/all/accept_redirects=[01]"
 )
-#: The masquerade of a network and of multicast; the one rule of macspoofchk; and what
-#: iptables-nft makes whenever it is called.
+#: The masquerade of a network and of multicast; the one rule of macspoofchk; the maps and rules
+#: of portmap, and its chains in iptables; those of firewall, the rules that lead from one to the
+#: next, and what keeps bridges apart; and what iptables-nft makes whenever it is called.
 _SKELETON = re.compile(
     r"(table inet|chain inet adder_ipmasq|set inet adder_ipmasq|rule inet adder_ipmasq) "
     r"(adder_ipmasq|postrouting|ip[46]\.).*"
     r"|(table bridge|chain bridge adder_spoofcheck|set bridge adder_spoofcheck"
     r"|rule bridge adder_spoofcheck) (adder_spoofcheck|prerouting|guarded|allowed).*"
-    r"|table (ip|ip6|bridge) nat nat"
-    r"|chain (ip|ip6|bridge) nat (PREROUTING|INPUT|OUTPUT|POSTROUTING)( .*)?"
+    r"|(table|chain|set|map) inet adder_portmap .*|rule inet adder_portmap (?!conditional).*"
+    r"|(table|chain|set|rule) inet adder_firewall .*"
+    r"|(chain|rule) ip6? nat CNI-HOSTPORT-(DNAT|MASQ|SETMARK)( (?!.*dnat name).*)?"
+    r"|rule ip6? nat (PREROUTING|OUTPUT|POSTROUTING) .*\"CNI-HOSTPORT-(DNAT|MASQ)\".*"
+    r"|chain ip6? filter CNI-(FORWARD|ADMIN|ISOLATION-STAGE-[12])"
+    r"|rule ip6? filter (FORWARD|CNI-FORWARD) .*\"CNI-(FORWARD|ADMIN|ISOLATION-STAGE-1)\".*"
+    r"|rule ip6? filter CNI-ISOLATION-STAGE-[12] .*"
+    r"|table (ip|ip6|bridge) (nat|filter) (nat|filter)"
+    r"|chain (ip|ip6|bridge) (nat|filter) (PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING)( .*)?"
 )
 
 
 def is_store(section: str, line: str) -> bool:
-    """What even an ADD that failed may leave: host-local's directory, but no reservation."""
+    """What even an ADD that failed may leave: the directory of IPAM, but no reservation."""
     return section == "file" and _STORE.fullmatch(line) is not None
 
 
@@ -281,7 +290,7 @@ class Host:
         for namespace in self._namespaces:
             namespace.delete()
         isolation.base_network()
-        for directory in ("/var/lib/cni", "/etc/cni", "/run"):
+        for directory in isolation.PRIVATE:
             for path in pathlib.Path(directory).iterdir():
                 if path.name == "netns" and directory == "/run":
                     continue

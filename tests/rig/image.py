@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container image made on the spot: busybox and nothing else, in an OCI layout."""
+"""A container image made on the spot: busybox and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tarfile
 BUSYBOX = pathlib.Path("/bin/busybox")
 #: Serves as the pause image of every sandbox.
 NAME = "localhost/adder-pause:1"
-_APPLETS = ("sh", "sleep", "ping", "nc", "ip", "cat")
+_APPLETS = ("sh", "sleep", "ping", "nc", "ip", "cat", "httpd")
 
 
 def _archive(files: dict[str, bytes | str]) -> bytes:
@@ -36,13 +36,18 @@ def _archive(files: dict[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-def build(target: pathlib.Path, name: str = NAME) -> pathlib.Path:
-    """Write an image called `name` to the file `target`, ready for `ctr images import`."""
+def root() -> bytes:
+    """The root of a container's file system as a tar, ready for `podman import`."""
     assert BUSYBOX.exists(), "apt-get install busybox-static"
     tree: dict[str, bytes | str] = dict.fromkeys(("bin/", "dev/", "etc/", "proc/", "sys/"), b"")
     tree["bin/busybox"] = BUSYBOX.read_bytes()
     tree.update({f"bin/{applet}": "busybox" for applet in _APPLETS})
-    layer = _archive(tree)
+    return _archive(tree)
+
+
+def build(target: pathlib.Path, name: str = NAME) -> pathlib.Path:
+    """Write an OCI layout of an image called `name` to `target`, for `ctr images import`."""
+    layer = root()
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     config = {
         "architecture": machine,

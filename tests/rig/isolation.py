@@ -22,13 +22,14 @@ T = TypeVar("T")
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 #: Directories that plugins, runtimes and `ip netns` write to; each becomes an empty tmpfs.
-PRIVATE = ("/run", "/var/lib/cni", "/etc/cni")
+PRIVATE = ("/run", "/var/lib/cni", "/etc/cni", "/var/lib/containers")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _base: int | None = None
 
 
-def _check(status: int, what: str) -> None:
+def check(status: int, what: str) -> None:
+    """Raise the OSError of a C function that has failed (`use_errno`)."""
     if status:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -36,12 +37,12 @@ def _check(status: int, what: str) -> None:
 
 def unshare(flags: int) -> None:
     """unshare(2) for this thread (Python has os.unshare from 3.12 on). Raises OSError."""
-    _check(_libc.unshare(flags), "unshare")
+    check(_libc.unshare(flags), "unshare")
 
 
 def setns(fd: int) -> None:
     """Move this thread into the network namespace behind `fd`. Raises OSError."""
-    _check(_libc.setns(fd, CLONE_NEWNET), "setns")
+    check(_libc.setns(fd, CLONE_NEWNET), "setns")
 
 
 def command(*words: str | os.PathLike[str]) -> str:
@@ -87,21 +88,21 @@ def base_network() -> None:
     setns(_base)
 
 
-def within(path: str | os.PathLike[str], function: Callable[[], T]) -> T:
-    """Call `function` inside the network namespace at `path`; children it starts are there too.
+def unmount(*prefixes: str) -> None:
+    """Detach all that is mounted at paths that begin with one of these. Idempotent."""
+    for line in reversed(pathlib.Path("/proc/self/mounts").read_text().splitlines()):
+        target = line.split()[1]
+        if target.startswith(prefixes):
+            subprocess.run(["umount", "-l", target], capture_output=True, check=False)
 
-    A thread of its own makes the move, so the caller stays where it is.
-    """
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Call it in a thread of its own, which may move elsewhere and takes nobody along."""
     results: list[T] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(fd)
-            finally:
-                os.close(fd)
             results.append(function())
         except BaseException as error:
             errors.append(error)
@@ -112,3 +113,20 @@ def within(path: str | os.PathLike[str], function: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def within(path: str | os.PathLike[str], function: Callable[[], T]) -> T:
+    """Call `function` inside the network namespace at `path`; children it starts are there too.
+
+    A thread of its own makes the move, so the caller stays where it is.
+    """
+
+    def work() -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(fd)
+        finally:
+            os.close(fd)
+        return function()
+
+    return in_thread(work)

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tests.rig.host import Host, Netns
@@ -96,13 +96,15 @@ class Runner:
         path: str | os.PathLike[str] | None = None,
         bin_dir: pathlib.Path | None = None,
         timeout: float = 60,
+        under: Sequence[str] = (),
         variables: Mapping[str, str | None] | None = None,
         **more: str | None,
     ) -> Reply:
         """Run one plugin once.
 
         config: the document for stdin, or its bytes. path: CNI_PATH, the plugin's own directory
-        when not given. variables and more: further environment (CNI_X="..."), None to unset.
+        when not given. under: the words of a program that starts it. variables and more: further
+        environment (CNI_X="..."), None to unset.
         """
         directory = bin_dir or self.bin_dir
         env = environment(command, path or directory, netns, container_id, ifname, args)
@@ -112,7 +114,7 @@ class Runner:
             else:
                 env[name] = value
         done = subprocess.run(
-            [directory / type],
+            [*under, directory / type],
             input=encode(config),
             env=env,
             capture_output=True,

@@ -60,7 +60,7 @@ def take(files: bool = True) -> Snapshot:
         "route": _ip("route", "show", "table", "all") | _ip("-6", "route", "show", "table", "all"),
         "rule": _ip("rule", "show") | _ip("-6", "rule", "show"),
         "neighbour": _neighbours(),
-        "fdb": _lines("bridge", "fdb", "show"),
+        "fdb": _forwarding(),
         "vlan": _vlans(),
         "nft": nft_lines(),
         "sysctl": frozenset(_sysctls()),
@@ -127,6 +127,12 @@ def _neighbours() -> frozenset[Line]:
         for e in entries
         if "NOARP" not in e.get("state", ()) and "FAILED" not in e.get("state", ())
     )
+
+
+def _forwarding() -> frozenset[Line]:
+    # An interface joins the multicast groups of its IPv6 addresses some time after it came up.
+    lines = _lines("bridge", "fdb", "show")
+    return frozenset(line for line in lines if not line.startswith("33:33:"))
 
 
 def _vlans() -> frozenset[Line]:

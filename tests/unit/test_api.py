@@ -151,6 +151,8 @@ def test_hostile_names_never_reach_a_plugin_or_a_path(
 
 
 def test_a_type_with_a_slash_is_refused(bench: Bench) -> None:
+    bench.cni.add_network_list(bench.network(), RT)
+    bench.recorder.take()
     network = bench.network(plugins=[{"type": "../bin/one"}])
     for verb in ("add", "check", "del"):
         with pytest.raises(CniError, match="invalid plugin name"):
@@ -180,10 +182,20 @@ def test_check_before_it_existed_and_when_disabled(bench: Bench) -> None:
     assert bench.calls() == []
 
 
-def test_check_refuses_a_damaged_cache_and_does_without_one(bench: Bench) -> None:
+def test_check_of_what_is_not_attached_asks_no_plugin(bench: Bench) -> None:
     network = bench.network()
-    bench.cni.check_network_list(network, RT)
-    assert "prevResult" not in bench.recorder.take()[0]["stdin"]
+    for _ in range(2):
+        with pytest.raises(CniError, match='is not attached to network "net" by eth0') as caught:
+            bench.cni.check_network_list(network, RT)
+        assert caught.value.code == 3
+        assert str(bench.file) in caught.value.details
+        assert "CHECK" not in [command for _, command in bench.calls()]
+        bench.cni.add_network_list(network, RT)
+        bench.cni.del_network_list(network, RT)
+
+
+def test_check_refuses_a_damaged_cache(bench: Bench) -> None:
+    network = bench.network()
     bench.file.parent.mkdir(parents=True)
     bench.file.write_text("")
     with pytest.raises(CniError, match='failed to get network "net" cached result'):
@@ -391,6 +403,8 @@ def test_single_plugin_twins(bench: Bench) -> None:
     assert bench.cni.get_network_cached_config(plugin, RT) == (plugin.bytes, RT)
     bench.cni.check_network(plugin, RT)
     bench.cni.del_network(plugin, RT)
+    with pytest.raises(CniError, match="is not attached"):
+        bench.cni.check_network(plugin, RT)
     calls = bench.recorder.take()
     assert [call["command"] for call in calls] == ["ADD", "CHECK", "DEL"]
     assert calls[0]["stdin"]["runtimeConfig"] == {"mac": "0a:00:00:00:00:01"}

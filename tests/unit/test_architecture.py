@@ -32,7 +32,13 @@ SOURCES = {
     for folder in (ROOT / "libcni", *(ROOT / "plugins").glob("*/cni_*"))
     for path in sorted(folder.rglob("*.py"))
 }
-PLUGIN_SIDE = [name for name in SOURCES if not name.startswith(RUNTIME) and name not in COLD]
+#: Programs of their own, which may use what they like.
+AGENTS = [name for name in SOURCES if name.split(".")[1:2] == ["agent"]]
+PLUGIN_SIDE = [
+    name
+    for name in SOURCES
+    if not name.startswith(RUNTIME) and name not in COLD and name not in AGENTS
+]
 
 
 def imports(tree: ast.AST, whole: bool) -> Iterator[str]:
@@ -69,6 +75,11 @@ def test_what_plugins_load_is_cheap(name: str) -> None:
     assert not COLD & set(loaded)
 
 
+@pytest.mark.parametrize("name", [name for name in PLUGIN_SIDE if name.startswith("cni_")])
+def test_plugins_never_load_an_agent(name: str) -> None:
+    assert not [used for used in read(name, whole=True) if ".agent" in used]
+
+
 OWN = {name.split(".")[0] for name in SOURCES}
 
 
@@ -90,7 +101,7 @@ def test_libcni_knows_no_plugin(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_processes_are_started_by_spawn_alone(name: str) -> None:
-    if name == "libcni.invoke.spawn":
+    if name == "libcni.invoke.spawn" or name in AGENTS:
         return
     tree = ast.parse(SOURCES[name].read_text())
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}

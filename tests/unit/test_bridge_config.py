@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from cni_bridge.addressing import complete, next_hop
-from cni_bridge.config import PVID, UNTAGGED, Config, load, parse_mac, trunk_vlans
+from cni_bridge.addressing import complete
+from cni_bridge.config import PVID, UNTAGGED, Config, load, trunk_vlans
 from cni_bridge.delete import lenient
 from cni_bridge.vlans import vlan_message
 from libcni.attachment import Attachment
+from libcni.interface.container import next_hop
+from libcni.mac import parse_mac
 from libcni.skel.request import Request
 from libcni.types.errors import CniError
 from libcni.types.result import IPConfig, Result, Route
@@ -55,11 +57,17 @@ def test_mac_in_every_form(text: str) -> None:
 )
 def test_what_is_no_mac_of_an_interface(text: str) -> None:
     with pytest.raises(CniError) as caught:
-        parse_mac(text, "CNI_ARGS MAC")
+        parse_mac(text, "CNI_ARGS MAC", 4)
     assert caught.value.code == 4
     with pytest.raises(CniError) as caught:
         parse_mac(text, "runtimeConfig.mac")
     assert caught.value.code == 7 and repr(text) in caught.value.msg
+
+
+def test_a_mac_of_cni_args_is_an_environment_error() -> None:
+    with pytest.raises(CniError) as caught:
+        load(request({}, "MAC=0a:58"))
+    assert caught.value.code == 4
 
 
 def test_cni_args_are_checked_even_when_not_used() -> None:

@@ -150,6 +150,14 @@ def test_wrong_types_are_damage(tmp_path: pathlib.Path, change: dict[str, Any]) 
     assert caught.value.code == 6
 
 
+@pytest.mark.parametrize("content", ['{"kind":"cniCacheV1"}', "{}"])
+def test_no_result_is_damage(tmp_path: pathlib.Path, content: str) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "net-c1-eth0").write_text(content)
+    with pytest.raises(CniError, match="holds no result"):
+        Cache(tmp_path).result("net", "c1", "eth0", "1.0.0")
+
+
 def test_the_bare_result_of_old_versions_is_read(tmp_path: pathlib.Path) -> None:
     (tmp_path / "results").mkdir()
     file = tmp_path / "results" / "net-c1-eth0"
@@ -191,6 +199,25 @@ def test_a_failed_write_leaves_the_old_file(
     assert os.listdir(tmp_path / "results") == ["net-c1-eth0"]
 
 
+def test_what_a_killed_runtime_left_of_it_goes_too(tmp_path: pathlib.Path) -> None:
+    cache, results = Cache(tmp_path), tmp_path / "results"
+    cache.remove("net", "c1", "eth0")
+    of_that_name = attachment(if_name="eth0.78.tmp")
+    for each in (attachment(), attachment(if_name="eth1"), of_that_name):
+        cache.add(each)
+    (results / "net-c1-eth0.76.tmp").write_bytes(b"")
+    (results / "net-c1-eth0.77.tmp").write_bytes(attachment().encode())
+    (results / "net-c1-eth0.x.tmp").write_bytes(b"")
+    (results / "net-c1-eth1.77.tmp").write_bytes(b"")
+    cache.remove("net", "c1", "eth0")
+    assert sorted(os.listdir(results)) == [
+        "net-c1-eth0.78.tmp", "net-c1-eth0.x.tmp", "net-c1-eth1", "net-c1-eth1.77.tmp",
+    ]  # fmt: skip
+    cache.remove("net", "c1", "eth1")
+    cache.remove("net", "c1", "eth0.78.tmp")
+    assert os.listdir(results) == ["net-c1-eth0.x.tmp"]
+
+
 def test_quarantine(tmp_path: pathlib.Path) -> None:
     cache = Cache(tmp_path)
     cache.add(attachment())
@@ -198,3 +225,17 @@ def test_quarantine(tmp_path: pathlib.Path) -> None:
     cache.quarantine("net", "c1", "eth0", "why")
     assert cache.load("net", "c1", "eth0") is None
     assert (tmp_path / "corrupt" / "net-c1-eth0").read_text() == "{"
+
+
+def test_gc_puts_aside_what_is_damaged(tmp_path: pathlib.Path) -> None:
+    cache, results = Cache(tmp_path), tmp_path / "results"
+    cache.quarantine_all("net", set())
+    cache.add(attachment())
+    for name in ("net-c2-eth0", "net-c3-eth0", "net-c4-eth0.7.tmp", "other-c2-eth0"):
+        (results / name).write_text("{")
+    (results / "net-old-eth0").write_text(json.dumps(RESULT))
+    cache.quarantine_all("net", {("c3", "eth0")})
+    assert os.listdir(tmp_path / "corrupt") == ["net-c2-eth0"]
+    assert sorted(os.listdir(results)) == [
+        "net-c1-eth0", "net-c3-eth0", "net-c4-eth0.7.tmp", "net-old-eth0", "other-c2-eth0",
+    ]  # fmt: skip

@@ -53,6 +53,19 @@ def let_go(process: subprocess.Popen[bytes]) -> None:
 # ---- whole files
 
 
+def test_the_clock_of_files_tells_before_from_after(tmp_path: pathlib.Path) -> None:
+    """What is there before a tick of it is older, what is made after is not: not once."""
+    for number in range(50):
+        before, after = tmp_path / f"before{number}", tmp_path / f"after{number}"
+        before.touch()
+        begun = fs.file_clock()
+        while (since := fs.file_clock()) == begun:
+            pass
+        after.touch()
+        assert before.stat().st_mtime < since <= after.stat().st_mtime
+        assert before.stat().st_ctime < since <= after.stat().st_ctime
+
+
 def test_write_atomic_makes_and_replaces(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file"
     fs.write_atomic(str(path), b"one")
@@ -64,6 +77,43 @@ def test_write_atomic_makes_and_replaces(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_killed_writer_of_a_new_file_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of its system calls: the file is absent or whole, and there is no other."""
+    whole = set()
+    for step, name in enumerate(("write", "fsync", "link", "close")):
+        path = tmp_path / str(step) / "file"
+        path.parent.mkdir()
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(posix, name, lambda *_, **__: os.kill(os.getpid(), 9))
+            fs.write_atomic(str(path), b"content")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        left = list(path.parent.iterdir())
+        assert left in ([], [path])
+        whole.add(path.exists() and path.read_bytes())
+    assert whole == {False, b"content"}
+
+
+def test_without_files_without_a_name_it_is_written_beside(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and old overlayfs have no O_TMPFILE."""
+    real = posix.open
+
+    def refuse(path: Any, flags: int, *more: Any, **keys: Any) -> int:
+        if flags & posix.O_TMPFILE == posix.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "refused")
+        return real(path, flags, *more, **keys)
+
+    monkeypatch.setattr(posix, "open", refuse)
+    fs.write_atomic(str(tmp_path / "file"), b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 def test_readers_see_the_old_file_or_the_new_one(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file"
     fs.write_atomic(str(path), b"old")
@@ -73,20 +123,26 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path: pathlib.Path) -> None
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("naming", ["link", "rename"])
 def test_the_data_is_synced_before_it_gets_its_name(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, naming: str
 ) -> None:
+    """Whether the name is a new one (link) or there is an old file (rename)."""
+    if naming == "rename":
+        (tmp_path / "file").touch()
     order: list[str] = []
-    for name in ("write", "fsync", "rename"):
+    for name in ("write", "fsync", "rename", "link"):
         real = getattr(posix, name)
 
-        def recorded(*arguments: Any, name: str = name, real: Any = real) -> Any:
+        def recorded(*arguments: Any, name: str = name, real: Any = real, **keywords: Any) -> Any:
+            result = real(*arguments, **keywords)
             order.append(name)
-            return real(*arguments)
+            return result
 
         monkeypatch.setattr(posix, name, recorded)
     fs.write_atomic(str(tmp_path / "file"), b"data")
-    assert order == ["write", "fsync", "rename"]
+    assert order == ["write", "fsync", naming]
+    assert (tmp_path / "file").read_bytes() == b"data"
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "rename", "open"])
@@ -143,6 +199,7 @@ def test_a_planted_link_is_not_followed(tmp_path: pathlib.Path) -> None:
     """Whoever may write to the directory must not lead us to write somewhere else."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
+    (tmp_path / "file").touch()
     (tmp_path / f"file.{os.getpid()}.tmp").symlink_to(victim)
     with pytest.raises(OSError):
         fs.write_atomic(str(tmp_path / "file"), b"data")

@@ -6,12 +6,10 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-import posix
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -19,8 +17,8 @@ from cni_host_local import index, store
 from cni_host_local.scan import collect
 from libcni.types.errors import CniError
 from tests.rig.ipam import Ipam
+from tests.rig.killed import killed_at
 
-CALLS = ("open", "write", "fsync", "link", "unlink", "ftruncate", "utime", "mkdir", "close")
 DUAL = [[{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8::/64"}]]
 
 
@@ -34,46 +32,6 @@ def directory(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterato
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         yield pathlib.Path(name)
-
-
-def killed_at(step: int, work: Callable[[], Any]) -> bool:
-    """Run `work` in a child that kills itself at `step`; False when it ended before that.
-
-    Even steps are before a call, odd ones after it; a write is also torn in the middle.
-    """
-    child = os.fork()
-    if child == 0:
-        counter = itertools.count()
-
-        def die_at() -> None:
-            if next(counter) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **keywords: Any) -> Any:
-                die_at()
-                if name == "write" and len(args[1]) > 1:
-                    half = real(args[0], args[1][: len(args[1]) // 2])
-                    die_at()
-                    return half
-                result = real(*args, **keywords)
-                die_at()
-                return result
-
-            return call
-
-        for name in CALLS:
-            setattr(posix, name, wrap(name, getattr(posix, name)))
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
 
 
 def assert_sound(ipam: Ipam) -> None:

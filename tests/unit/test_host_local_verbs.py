@@ -224,6 +224,19 @@ def test_a_range_set_that_fails_releases_those_before_it(directory: pathlib.Path
     assert is_complete(ipam)
 
 
+@pytest.mark.parametrize("overwritten", ["10.1.2.2", "2001:db8:1::2"])
+def test_who_overwrites_one_reservation_does_not_take_the_other(
+    directory: pathlib.Path, overwritten: str
+) -> None:
+    """In place, so that the directory tells nothing; DEL releases what is still the owner's."""
+    ipam = Ipam(directory, [[{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8:1::/64"}]])
+    ipam.add("c1")
+    (ipam.store / overwritten).write_bytes(b"c2\r\neth0")
+    [other] = set(ipam.reservations()) - {overwritten}
+    assert ipam.delete("c1") == [other]
+    assert ipam.reservations() == {overwritten: b"c2\r\neth0"}
+
+
 def test_one_reservation_for_all_interfaces_of_very_old_files(directory: pathlib.Path) -> None:
     ipam = Ipam(directory)
     ipam.add("other")
@@ -325,8 +338,15 @@ def test_bad_ip_in_cni_args_is_code_4(directory: pathlib.Path) -> None:
         ),
         (
             [[{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.50", "rangeEnd": "10.1.2.40"}]],
-            "RangeStart 10.1.2.50 not in network 10.1.2.0/24; the range would be "
-            "10.1.2.50-10.1.2.40",
+            "RangeStart 10.1.2.50 is after RangeEnd 10.1.2.40 in network 10.1.2.0/24",
+        ),
+        (
+            [[{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.255"}]],
+            "RangeStart 10.1.2.255 is after the last address, 10.1.2.254, in network 10.1.2.0/24",
+        ),
+        (
+            [[{"subnet": "10.1.2.0/24", "rangeEnd": "10.1.2.0"}]],
+            "RangeEnd 10.1.2.0 is before the first address, 10.1.2.1, in network 10.1.2.0/24",
         ),
         ([[{"subnet": "10.1.2.0/24"}, {"subnet": "2001:db8::/64"}]], "mixed address families"),
         (
@@ -744,6 +764,20 @@ def test_a_copied_tree_has_no_stamp(tmp_path: pathlib.Path) -> None:
     assert copy.delete("c1") == ["10.1.2.2"]
 
 
+def test_another_boot_takes_the_stamp_off(directory: pathlib.Path, boot: Any) -> None:
+    """A power loss may have cost files of the index while the times of directories are kept."""
+    ipam = Ipam(directory)
+    ipam.add("c1")
+    folder = ipam.store / ".owners"
+    stamp = folder.stat().st_mtime_ns
+    (folder / index.file_of(b"c1\r\neth0")).unlink()
+    os.utime(folder, ns=(stamp, stamp))
+    assert is_complete(ipam)
+    boot()
+    assert not is_complete(ipam)
+    assert ipam.delete("c1") == ["10.1.2.2"]
+
+
 def test_changes_by_others_take_the_stamp_off(directory: pathlib.Path) -> None:
     ipam = Ipam(directory)
     ipam.add("c1")
@@ -816,7 +850,7 @@ def test_file_systems_that_know_no_files_without_a_name(
     directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch, without: str
 ) -> None:
     """As on older overlay file systems, or without /proc."""
-    ipam = Ipam(directory, "10.1.2.0/29")
+    ipam = Ipam(directory, [[{"subnet": "10.1.2.0/29"}], [{"subnet": "2001:db8:1::/64"}]])
     if without == "O_TMPFILE":
         opening = posix.open
 
@@ -835,12 +869,18 @@ def test_file_systems_that_know_no_files_without_a_name(
             link(source, target, **keywords)
 
         monkeypatch.setattr(posix, "link", blind)
-    assert ipam.add("c1") == ["10.1.2.2/29"]
-    assert ipam.add("c2") == ["10.1.2.3/29"]
+    assert ipam.add("c1") == ["10.1.2.2/29", "2001:db8:1::2/64"]
+    assert ipam.add("c2") == ["10.1.2.3/29", "2001:db8:1::3/64"]
     assert ipam.reservations()["10.1.2.2"] == b"c1\r\neth0"
     assert is_complete(ipam)
     assert len(list((ipam.store / ".owners").iterdir())) == 2
-    assert ipam.delete("c1") == ["10.1.2.2"]
+    # What is recorded is each file's own time: both addresses are known to be of this boot.
+    times = {name: (ipam.store / name).stat().st_mtime_ns for name in ipam.reservations()}
+    for owner in (b"c1\r\neth0", b"c2\r\neth0"):
+        entry = index.decode((ipam.store / ".owners" / index.file_of(owner)).read_bytes())
+        assert entry is not None and len(entry.addresses) == 2
+        assert all(times[address] == mtime for address, mtime in entry.addresses.items())
+    assert ipam.delete("c1") == ["10.1.2.2", "2001:db8:1::2"]
 
 
 @pytest.mark.parametrize("name", ["open", "write", "fsync", "link", "ftruncate", "listdir"])

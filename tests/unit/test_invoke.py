@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import posix
 import signal
+import stat
 import threading
 import time
 
@@ -224,6 +226,32 @@ def test_a_signal_ends_the_wait_and_the_child(tmp_path: pathlib.Path) -> None:
     assert _is_gone(int(pids.read_text()))
 
 
+def test_a_signal_as_stdin_is_closed_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all moments the one after a descriptor was closed and before that was noted."""
+    real = posix.close
+    struck: list[int] = []
+
+    def close_and_strike(fd: int) -> None:
+        is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        real(fd)
+        if is_pipe and interrupt._waiting and not struck:
+            struck.append(fd)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        interrupt.install()
+        monkeypatch.setattr(posix, "close", close_and_strike)
+        with pytest.raises(CniError, match="interrupted by signal"):
+            spawn(SH, ["-c", "exec sleep 60"])
+    finally:
+        monkeypatch.undo()
+        interrupt.shield()
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    assert struck
+
+
 def test_children_do_not_inherit_ignored_signals() -> None:
     old = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
@@ -231,6 +259,26 @@ def test_children_do_not_inherit_ignored_signals() -> None:
     finally:
         signal.signal(signal.SIGPIPE, old)
     assert not int(outcome.stdout.split()[1], 16) & (1 << (signal.SIGPIPE - 1))
+
+
+def test_children_do_not_inherit_blocked_signals() -> None:
+    """Or nothing but SIGKILL would end one whose time is up, with nothing undone."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    try:
+        # Not by a shell, which may unblock them.
+        outcome = spawn("/usr/bin/grep", ["SigBlk", "/proc/self/status"])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    assert int(outcome.stdout.split()[1], 16) == 0
+
+
+def test_ignored_children_still_report_their_failure() -> None:
+    """A caller that ignores SIGCHLD hands that down; a failure must not become success."""
+    old = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert spawn(SH, ["-c", "exit 3"]).status == 3
+    finally:
+        signal.signal(signal.SIGCHLD, old)
 
 
 # ---- environment

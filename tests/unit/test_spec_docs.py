@@ -48,3 +48,10 @@ def test_error_codes_are_documented() -> None:
         value for name, value in vars(errors).items() if name.isupper() and type(value) is int
     }
     assert codes == documented
+
+
+def test_lists_are_named_in_the_plural() -> None:
+    for path in (ROOT / "README.md", *PAGES):
+        assert not re.search(r"list of \w+( \w+)* (address|prefix)s ", path.read_text()), path
+    assert generate_docs._plural("IP address") == "IP addresses"
+    assert generate_docs._plural("string") == "strings"

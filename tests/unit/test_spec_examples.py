@@ -13,9 +13,9 @@ import pytest
 from libcni import version as versions
 from libcni.schema import explain
 from libcni.types.errors import CniError
+from tests.rig import examples
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "spec/examples"
 SCHEMA_FILES = sorted([*ROOT.glob("spec/schemas/*.json"), *ROOT.glob("plugins/*/schema.json")])
 NAMES = {path.parent.name if path.name == "schema.json" else path.stem for path in SCHEMA_FILES}
 
@@ -25,10 +25,6 @@ def schema_of(example: pathlib.Path) -> str:
     return max((n for n in NAMES if example.name.startswith(f"{n}.")), key=len)
 
 
-def examples(kind: str) -> list[pathlib.Path]:
-    return sorted((EXAMPLES / kind).glob("*.json"))
-
-
 @pytest.mark.parametrize("path", SCHEMA_FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_schema_is_draft_07(path: pathlib.Path) -> None:
     schema = json.loads(path.read_text())
@@ -36,12 +32,12 @@ def test_schema_is_draft_07(path: pathlib.Path) -> None:
     jsonschema.Draft7Validator.check_schema(schema)
 
 
-@pytest.mark.parametrize("path", examples("valid"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", examples.paths("valid"), ids=lambda p: p.stem)
 def test_valid(path: pathlib.Path) -> None:
     assert explain.explain(schema_of(path), json.loads(path.read_text())) == ("", "")
 
 
-@pytest.mark.parametrize("path", examples("invalid"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", examples.paths("invalid"), ids=lambda p: p.stem)
 def test_invalid(path: pathlib.Path) -> None:
     document = json.loads(path.read_text())
     msg, _ = explain.explain(schema_of(path), document)
@@ -50,9 +46,15 @@ def test_invalid(path: pathlib.Path) -> None:
 
 
 def test_every_schema_has_examples_of_both_kinds() -> None:
-    for kind in ("valid", "invalid"):
-        covered = {schema_of(path) for path in examples(kind)}
-        assert covered == NAMES - {"definitions"}
+    for found in (examples.paths("valid"), examples.paths("invalid")):
+        assert {schema_of(path) for path in found} == NAMES - {"definitions"}
+
+
+def test_a_plugin_s_folder_has_examples_of_its_own_schema() -> None:
+    carried = [path for path in examples.paths("valid") if "plugins" in path.parts]
+    assert carried
+    for path in carried:
+        assert schema_of(path) == path.parents[2].name
 
 
 def test_documented_examples_and_defaults_satisfy_their_schema() -> None:
@@ -92,7 +94,9 @@ def test_every_property_is_described() -> None:
                 if schema.get("type") != "object":
                     assert schema.get("examples"), f"{path}#{place} has no example"
                     if place.count("/") == 2:
-                        assert "default" in schema, f"{path}#{place} has no default"
+                        # Some keys leave things as they are, which no value says.
+                        says_so = "when not given" in schema["description"]
+                        assert "default" in schema or says_so, f"{path}#{place} has no default"
 
 
 def test_versions_agree_with_the_code() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from libcni.schema import explain
 from libcni.schema.canonical import canonical
+from tests.rig import examples
 from tools import generate_validators
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -26,8 +27,7 @@ TYPES = sorted(path.parent.name for path in ROOT.glob("plugins/*/schema.json"))
 EXAMPLES = {
     type: [
         json.loads(path.read_text())
-        for kind in ("valid", "invalid")
-        for path in sorted((ROOT / "spec/examples" / kind).glob(f"{type}.*.json"))
+        for path in examples.paths("valid", type) + examples.paths("invalid", type)
     ]
     for type in TYPES
 }

@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 
 import pytest
 
 from libcni import interrupt
+from libcni.attachment import Attachment
+from libcni.skel import main
+from libcni.skel.plugin import VERB_MODULES, Plugin
+from libcni.skel.request import Request
 from libcni.skel.undo import Undo
 from libcni.types.errors import CniError
+from libcni.types.result import Result
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -156,6 +163,35 @@ def test_a_signal_that_came_before_ends_a_wait_before_it_begins() -> None:
     with pytest.raises(CniError, match="signal 15"), interrupt.waiting():
         pytest.fail("waited")
     assert interrupt._waiting == 0
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
+def test_a_signal_at_the_very_end_fails_what_can_be_undone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str
+) -> None:
+    """A DEL that has done everything has succeeded."""
+    undone: list[str] = []
+
+    def verb(request: Request) -> Result | None:
+        request.undo.push(undone.append, command)
+        send()
+        return Result() if command == "ADD" else None
+
+    name = VERB_MODULES[command]
+    package, module = types.ModuleType("cni_last"), types.ModuleType(f"cni_last.{name}")
+    package.__path__ = []
+    setattr(module, name, verb)
+    for each in (package, module):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    attachment = Attachment("podnet", "0a1b", "eth0")
+    request = Request(command, "last", {}, "1.1.0", attachment)
+    status = main._perform(Plugin("last", (name,), enters_netns=False), request)
+    output = capfd.readouterr().out
+    if command == "ADD":
+        assert status == 1 and undone == ["ADD"]
+        assert json.loads(output)["code"] == 11
+    else:
+        assert (status, output, undone) == (0, "", [])
 
 
 def test_waits_nest() -> None:

@@ -7,13 +7,15 @@ but UTF-8, no sys.stdout. `boot` brings the rest when a cold path asks for it.
 """
 
 import _imp
+import marshal
 import posix
 import sys
 
 import _adder
-from adder_build import EXTENSIONS, WARM
+from adder_build import EXTENSIONS
 
 _Spec = type(sys.__spec__)
+_FROZEN = next(finder for finder in sys.meta_path if finder.__name__ == "FrozenImporter")
 
 
 class _Extensions:
@@ -58,10 +60,46 @@ def _report(path):
     posix.close(fd)
 
 
+class _Warm:
+    """Finder and loader of what goes into the picture, from warm/ in the working directory.
+
+    Their code is not in the executable as well: they are never imported again.
+    """
+
+    def __init__(self):
+        self.codes = {}
+        #: One buffer for all, since what is freed here leaves a hole in the picture.
+        self.buffer = bytearray(1 << 16)
+
+    def find_spec(self, name, path=None, target=None):
+        try:
+            fd = posix.open("warm/" + name, posix.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        size = posix.readv(fd, [self.buffer])
+        posix.close(fd)
+        if size == len(self.buffer):
+            raise ImportError(name + " is larger than the buffer")
+        with memoryview(self.buffer) as content:
+            self.codes[name] = marshal.loads(content[1:size])
+        return _Spec(name, self, origin="frozen", is_package=bool(self.buffer[0]))
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(self.codes.pop(module.__name__), module.__dict__)
+        # To PyInstaller's importer it is a frozen module as the others are.
+        module.__spec__.loader = module.__loader__ = _FROZEN
+
+
 def warm():
     """Import all that plugins use on their hot paths: at build time, for the picture."""
-    for name in WARM:
+    finder = _Warm()
+    sys.meta_path.insert(0, finder)
+    for name in sorted(posix.listdir("warm")):
         __import__(name)
+    sys.meta_path.remove(finder)
 
 
 def main():

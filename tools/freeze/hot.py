@@ -9,14 +9,24 @@ import importlib.metadata
 import importlib.util
 import marshal
 import pathlib
+import py_compile
+import shutil
 import subprocess
 import sys
 import sysconfig
 
-#: Never needed by what we bundle; each would add megabytes.
-EXCLUDED = ["tkinter", "unittest", "pydoc", "lib2to3", "test", "distutils", "setuptools", "pip"]
+from libcni.version import NEWEST
+
+#: Never needed by what we bundle; each would add megabytes. (pyroute2 does need unittest.)
+EXCLUDED = ["tkinter", "pydoc", "lib2to3", "test", "distutils", "setuptools", "pip"]
 #: C extensions that plugins load on their hot paths; found without searching directories.
 HOT_EXTENSIONS = ("_json",)
+
+#: Modules of these names do what the verbs do that no pod waits for.
+COLD_VERBS = ("check", "gc", "status", "verify")
+
+#: The conformance suite, a distribution of its own.
+CONFORMANCE = "tests/conformance"
 
 Entry = tuple[str, str, str]
 
@@ -31,13 +41,21 @@ def plugin_types(root: pathlib.Path) -> list[str]:
     return [p.name for p in plugin_roots(root)]
 
 
+def plugin_profiles(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """By type: the plugins' profiles for the conformance suite, of those that carry one."""
+    files = {p.name: p / "conformance.json" for p in plugin_roots(root)}
+    return {type: path for type, path in files.items() if path.exists()}
+
+
 def our_modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Every module of libcni and of the plugins, by its import name."""
+    """Every module of libcni and of the plugins, by its import name; not those of agents."""
     found: dict[str, pathlib.Path] = {}
     for base in [root, *plugin_roots(root)]:
         pattern = "libcni/**/*.py" if base == root else "cni_*/**/*.py"
         for path in sorted(base.glob(pattern)):
             parts = list(path.relative_to(base).with_suffix("").parts)
+            if parts[1:2] == ["agent"]:
+                continue
             if parts[-1] == "__init__":
                 parts.pop()
             found[".".join(parts)] = path
@@ -80,14 +98,15 @@ def _imported_at_start(body: list[ast.stmt], ours: set[str]) -> set[str]:
 def warm_modules(root: pathlib.Path) -> list[str]:
     """Those of our modules that need nothing but each other and the interpreter to be imported.
 
-    They are in the snapshot; all others are for cold paths or tools.
+    They are in the snapshot; all others are for cold paths or tools. So are those of the verbs
+    that no pod waits for: each page of the snapshot is memory of every plugin that runs.
     """
     modules = our_modules(root)
     needs = {
         name: _imported_at_start(ast.parse(path.read_text()).body, set(modules))
         for name, path in modules.items()
     }
-    warm = set(modules)
+    warm = {name for name in modules if name.rpartition(".")[2] not in COLD_VERBS}
     while True:
         cold = {
             name
@@ -149,18 +168,27 @@ def extension_files(contents: pathlib.Path) -> dict[str, str]:
 
 
 def write_modules(root: pathlib.Path, work: pathlib.Path, contents: pathlib.Path) -> None:
-    """Write modules.bin and modules.h: our modules as frozen ones, and their table in C.
+    """Write our modules: warm/, and the others as frozen ones in modules.bin and modules.h.
 
-    work: where to write. contents: the collected directory; its name goes into the executable.
+    Warm ones are needed once, when the picture is taken. work: where to write. contents: the
+    collected directory; its name goes into the executable.
     """
     entry = root / "tools/freeze/entry.py"
-    build = f"EXTENSIONS = {extension_files(contents)!r}\nWARM = {warm_modules(root)!r}"
+    ours = our_modules(root)
+    warm = {name: ours[name].name == "__init__.py" for name in warm_modules(root)}
+    build = f"EXTENSIONS = {extension_files(contents)!r}"
     modules = [
         ("adder_entry", False, compile_module("adder_entry", entry)),
         ("adder_build", False, marshal.dumps(compile(build, "adder_build", "exec"))),
     ]
-    for name, path in our_modules(root).items():
-        modules.append((name, path.name == "__init__.py", compile_module(name, path)))
+    shutil.rmtree(work / "warm", ignore_errors=True)
+    (work / "warm").mkdir()
+    for name, is_package in warm.items():
+        code = compile_module(name, ours[name])
+        (work / "warm" / name).write_bytes(bytes([is_package]) + code)
+    for name, path in ours.items():
+        if name not in warm:
+            modules.append((name, path.name == "__init__.py", compile_module(name, path)))
     blob = b""
     rows = []
     for name, is_package, code in modules:
@@ -183,19 +211,61 @@ static const struct _frozen adder_modules[] = {{
 
 
 def link_launcher(root: pathlib.Path, work: pathlib.Path, target: pathlib.Path) -> None:
-    """Compile launcher.c against the static libpython of this interpreter."""
+    """Compile launcher.c and its like against the static libpython of this interpreter."""
     library = sysconfig.get_config_var("LIBPL")
     version = sysconfig.get_config_var("LDVERSION")
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-std=gnu11", f"-I{work}"]
+    command += [f'-DADDER_CNI_VERSION="{NEWEST}"']
     command += [f"-I{sysconfig.get_path('include')}", "-Wa,-I" + str(work)]
     command += ["-o", str(target)]
-    command += [str(root / "tools/freeze" / name) for name in ("launcher.c", "snapshot.c")]
+    command += [str(path) for path in sorted((root / "tools/freeze").glob("*.c"))]
     command += [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "free")]
     # Not position independent and bound at once: fewer relocations and page faults at start.
     command += ["-no-pie", "-rdynamic", "-Wl,-z,now", f"{library}/libpython{version}.a"]
     command += ["-Wl,-Bstatic", "-lz", "-lexpat", "-Wl,-Bdynamic", "-ldl", "-lm", "-lpthread"]
     subprocess.run(command, check=True)
     subprocess.run(["strip", "--strip-all", str(target)], check=True)
+
+
+def conformance_modules(root: pathlib.Path) -> list[pathlib.Path]:
+    """The modules of the conformance suite."""
+    return sorted((root / CONFORMANCE / "cni_conformance").rglob("*.py"))
+
+
+def conformance_names(root: pathlib.Path) -> list[str]:
+    """The import names of those modules."""
+    base = root / CONFORMANCE
+    names = [path.relative_to(base).with_suffix("").parts for path in conformance_modules(root)]
+    return [".".join(parts).removesuffix(".__init__") for parts in names]
+
+
+def conformance_files(root: pathlib.Path, work: pathlib.Path) -> list[tuple[str, str]]:
+    """The conformance suite, compiled in `work`, with its data: (name, path) each.
+
+    It goes into the directory as files: no plugin's executable gets any larger by it, and it
+    finds its cases by looking.
+    """
+    base = root / CONFORMANCE
+    found = []
+    for path in conformance_modules(root):
+        name = path.relative_to(base).with_suffix(".pyc")
+        target = work / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        py_compile.compile(
+            str(path),
+            str(target),
+            str(name),
+            doraise=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        found.append((str(name), str(target)))
+    for folder in ("schemas", "vectors"):
+        for path in sorted((root / "spec" / folder).rglob("*.json")):
+            name = pathlib.Path("cni_conformance/spec", path.relative_to(root / "spec"))
+            found.append((str(name), str(path)))
+    for type, path in plugin_profiles(root).items():
+        found.append((f"cni_conformance/spec/vectors/profiles/{type}.json", str(path)))
+    return found
 
 
 def data_files(root: pathlib.Path) -> list[tuple[str, str]]:
@@ -215,6 +285,8 @@ def fingerprint(root: pathlib.Path) -> str:
     sources = [*our_modules(root).values(), root / "build.spec"]
     sources += sorted((root / "tools/freeze").glob("*.[pch]*"))
     sources += [pathlib.Path(path) for _, path in data_files(root)]
+    sources += [*conformance_modules(root), *sorted((root / "spec/vectors").rglob("*.json"))]
+    sources += plugin_profiles(root).values()
     for package in ("pyroute2", "jsonschema", "netaddr", "rich", "PyInstaller"):
         digest.update(importlib.metadata.version(package).encode())
     for path in sources:

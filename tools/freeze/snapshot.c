@@ -14,7 +14,8 @@
  *    for the objects of this executable (--wrap). Shared libraries use libc's own malloc.
  *  - libc is not in the picture. Of the executable's own data, the words that changed since
  *    main began are kept, so what the dynamic linker wrote stays as this process has it; and
- *    snapshot_take refuses when a word that it keeps points into a shared library or the stack.
+ *    snapshot_take refuses when a word that it keeps points into a shared library, the stack or
+ *    the C library's own memory (foreign.c).
  *  - Whatever belongs to a process, launcher.c sets anew: arguments, environment, thread.
  *
  * The picture includes the seed of the hash function, one per build: a document made to collide
@@ -33,11 +34,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "foreign.h"
 #include "snapshot.h"
 
-/* 128 GiB: above a non-PIE program and its heap, below every mapping the kernel places, and
- * inside 39 bits, the smallest user address space of 64-bit Linux. */
-#define REGION ((uintptr_t)0x2000000000)
+/* 64 GiB. Above a non-PIE program, which is linked at 4 MiB (arm64 too), and its heap, which the
+ * kernel begins at most 1 GiB further up. Below every address from which it places mappings
+ * upwards (the "legacy" layout, with an unlimited stack; downwards they begin far above): a third
+ * of the address space on x86-64 (0x2aaaaaaaa000) and RISC-V (0x1555556000 of Sv39), a quarter on
+ * arm64, which with 39 bits is 128 GiB: 0x2000000000. */
+#define REGION ((uintptr_t)0x1000000000)
 #define ARENA_SIZE ((size_t)1 << 20)
 #define ARENAS_SIZE ((size_t)32 << 20)
 #define HEAP (REGION + ARENAS_SIZE)
@@ -56,14 +61,18 @@ __attribute__((used)) static const volatile struct place place = {
     {'A', 'd', 'd', 'e', 'r', 's', 'n', 'a', 'p', 's', 'h', 'o', 't', '\001', '\002', '\003'}, 0, 0,
 };
 
-/* The picture: this header, the runs, their bytes, then, on a page boundary, arenas and heap. */
+/* The picture: this header, the extents, the runs, their bytes, then, on a page boundary, the
+ * extents' bytes one after the other: arenas and heap less the pages that are zero. */
 struct header {
     uint64_t runs;
-    uint64_t arenas_offset;
+    uint64_t extents;
+    uint64_t bytes_offset;
     uint64_t arenas_size;
-    uint64_t arenas_reserved;
-    uint64_t heap_offset;
     uint64_t heap_size;
+};
+struct extent {
+    uint64_t address;
+    uint64_t length;
 };
 struct run {
     uint64_t address;
@@ -228,7 +237,8 @@ void snapshot_prepare(void)
     struct data data = own_data();
     size_t size = (size_t)(data.end - data.start);
     before = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (before == MAP_FAILED || !map(REGION, ARENAS_SIZE + HEAP_SIZE, -1, 0))
+    if (before == MAP_FAILED || !map(REGION, ARENAS_SIZE + HEAP_SIZE, -1, 0) ||
+        foreign_keep_high() != 0)
         return;
     memcpy(before, data.start, size);
     PyObjectArenaAllocator arenas = {NULL, allocate_arena, free_arena};
@@ -241,26 +251,36 @@ int snapshot_exists(void)
     return place.offset != 0;
 }
 
-const char *snapshot_restore(const char *program)
+const char *snapshot_restore(const char *program, const char **hint)
 {
     int fd = open(program, O_RDONLY | O_CLOEXEC);
+    *hint = "plugins need /proc, and the right to read their executable";
     if (fd < 0)
         return "cannot open the executable";
     off_t offset = (off_t)place.offset;
     struct stat status;
-    if (fstat(fd, &status) != 0 || (uint64_t)status.st_size < place.offset + place.size)
+    if (fstat(fd, &status) != 0)
+        return "cannot look at the executable";
+    *hint = "it was cut off or stripped; install it again";
+    if ((uint64_t)status.st_size < place.offset + place.size)
         return "the executable is not whole";
+    *hint = "is there a limit on address space (ulimit -v)?";
     const char *file = mmap(NULL, place.size, PROT_READ, MAP_PRIVATE, fd, offset);
     if (file == MAP_FAILED)
         return "cannot map the executable";
     const struct header *header = (const struct header *)file;
-    /* What is left of the last arena will be used; the heap is not added to. */
-    if (!map(REGION, header->arenas_reserved, -1, 0) || !map(HEAP, header->heap_size, -1, 0) ||
-        !map(REGION, header->arenas_size, fd, offset + (off_t)header->arenas_offset) ||
-        !map(HEAP, header->heap_size, fd, offset + (off_t)header->heap_offset))
-        return "cannot map the interpreter's memory at its place";
+    static const char failed[] = "cannot map the interpreter's memory at its place";
+    if (!map(REGION, header->arenas_size, -1, 0) || !map(HEAP, header->heap_size, -1, 0))
+        return failed;
+    const struct extent *extents = (const struct extent *)(header + 1);
+    offset += (off_t)header->bytes_offset;
+    for (uint64_t i = 0; i < header->extents; i++) {
+        if (!map(extents[i].address, extents[i].length, fd, offset))
+            return failed;
+        offset += (off_t)extents[i].length;
+    }
     close(fd);
-    const struct run *runs = (const struct run *)(header + 1);
+    const struct run *runs = (const struct run *)(extents + header->extents);
     const char *bytes = (const char *)(runs + header->runs);
     for (uint64_t i = 0; i < header->runs; i++) {
         memcpy((void *)runs[i].address, bytes, runs[i].length);
@@ -269,55 +289,18 @@ const char *snapshot_restore(const char *program)
     return NULL;
 }
 
-/* Whether the word is an address in a mapping that is not ours: of a library, or the stack. */
-struct foreign {
-    uintptr_t start[512];
-    uintptr_t end[512];
-    size_t count;
-};
-
-static int read_mappings(struct foreign *foreign, const struct data *data)
+/* The next stretch of pages from `at` on that are not zero; empty at the end. */
+static struct extent next_extent(uintptr_t at, uintptr_t end)
 {
-    char line[4096];
-    unsigned long start, end;
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (maps == NULL)
-        return -1;
-    foreign->count = 0;
-    while (fgets(line, sizeof line, maps) && foreign->count < 512) {
-        if (sscanf(line, "%lx-%lx", &start, &end) != 2)
-            continue;
-        /* The program's own mappings begin below its data's end; the heap of libc, above. */
-        if (start < (uintptr_t)data->end ||
-            start - REGION < ARENAS_SIZE + HEAP_SIZE)
-            continue;
-        foreign->start[foreign->count] = start;
-        foreign->end[foreign->count++] = end;
-    }
-    fclose(maps);
-    return 0;
-}
-
-static int check_words(const struct foreign *foreign, const char *start, const char *end)
-{
-    int found = 0;
-    for (const uintptr_t *word = (const uintptr_t *)start; (const char *)word < end; word++)
-        for (size_t i = 0; i < foreign->count; i++)
-            if (*word >= foreign->start[i] && *word < foreign->end[i]) {
-                fprintf(stderr, "snapshot: %p holds %#lx, which is not ours\n", (void *)word,
-                        (unsigned long)*word);
-                found = 1;
-            }
-    return found;
-}
-
-static size_t used_pages(uintptr_t start, const char *end)
-{
-    const char *last = (const char *)(((uintptr_t)end + PAGE - 1) & ~(PAGE - 1));
     static const char zero[PAGE];
-    while ((uintptr_t)last > start + PAGE && memcmp(last - PAGE, zero, PAGE) == 0)
-        last -= PAGE;
-    return (size_t)((uintptr_t)last - start);
+    struct extent extent = {0, 0};
+    while (at < end && memcmp((void *)at, zero, PAGE) == 0)
+        at += PAGE;
+    extent.address = at;
+    while (at < end && memcmp((void *)at, zero, PAGE) != 0)
+        at += PAGE;
+    extent.length = at - extent.address;
+    return extent;
 }
 
 const char *snapshot_take(const char *path)
@@ -329,38 +312,51 @@ const char *snapshot_take(const char *path)
     taking = 0;
     memset(freed, 0, sizeof freed);
     struct header header = {0};
-    header.arenas_reserved = (uint64_t)(arenas_end - (char *)REGION);
-    header.arenas_size = used_pages(REGION, arenas_end);
-    header.heap_size = used_pages(HEAP, heap_end);
-    if (read_mappings(&foreign, &data) != 0)
-        return "cannot read /proc/self/maps";
-    int bad = check_words(&foreign, (char *)REGION, (char *)REGION + header.arenas_size);
-    bad |= check_words(&foreign, (char *)HEAP, (char *)HEAP + header.heap_size);
+    static struct extent extents[(ARENAS_SIZE + HEAP_SIZE) / PAGE];
+    /* What is left of the last arena will be used; the heap is not added to. */
+    header.arenas_size = (uint64_t)(arenas_end - (char *)REGION);
+    header.heap_size = ((uintptr_t)heap_end - HEAP + PAGE - 1) & ~(PAGE - 1);
+    const uintptr_t regions[][2] = {{REGION, header.arenas_size}, {HEAP, header.heap_size}};
+    for (int i = 0; i < 2; i++) {
+        uintptr_t end = regions[i][0] + regions[i][1];
+        struct extent extent = next_extent(regions[i][0], end);
+        for (; extent.length; extent = next_extent(extent.address + extent.length, end))
+            extents[header.extents++] = extent;
+    }
+    const char *problem =
+        foreign_read(&foreign, (uintptr_t)data.end, REGION, ARENAS_SIZE + HEAP_SIZE);
+    if (problem != NULL)
+        return problem;
+    int bad = foreign_count(&foreign, (char *)REGION, (char *)REGION + header.arenas_size);
+    bad += foreign_count(&foreign, (char *)HEAP, (char *)HEAP + header.heap_size);
     FILE *file = fopen(path, "we");
     if (file == NULL)
         return "cannot write the file";
     /* First pass counts the runs, second writes them, third their bytes. */
-    const char *own[] = {(char *)&before, (char *)&foreign};
+    const char *own[] = {(char *)&before, (char *)&foreign, (char *)extents};
     for (int pass = 0; pass < 3; pass++) {
-        if (pass == 1)
+        if (pass == 1) {
             fwrite(&header, sizeof header, 1, file);
+            fwrite(extents, sizeof *extents, header.extents, file);
+        }
         for (char *at = data.start; at < data.end;) {
             if (memcmp(at, before + (at - data.start), 8) == 0) {
                 at += 8;
                 continue;
             }
-            if (at == own[0] || (at >= own[1] && at < own[1] + sizeof foreign)) {
+            if (at == own[0] || (at >= own[1] && at < own[1] + sizeof foreign) ||
+                (at >= own[2] && at < own[2] + sizeof extents)) {
                 at += 8;
                 continue;
             }
             char *end = at;
-            while (end < data.end && end != own[0] && end != own[1] &&
+            while (end < data.end && end != own[0] && end != own[1] && end != own[2] &&
                    memcmp(end, before + (end - data.start), 8) != 0)
                 end += 8;
             struct run run = {(uint64_t)(uintptr_t)at, (uint64_t)(end - at)};
             if (pass == 0) {
                 header.runs++;
-                bad |= check_words(&foreign, at, end);
+                bad += foreign_count(&foreign, at, end);
             } else if (pass == 1)
                 fwrite(&run, sizeof run, 1, file);
             else
@@ -370,10 +366,9 @@ const char *snapshot_take(const char *path)
     }
     while (ftell(file) % (long)PAGE)
         fputc(0, file);
-    header.arenas_offset = (uint64_t)ftell(file);
-    fwrite((void *)REGION, 1, header.arenas_size, file);
-    header.heap_offset = (uint64_t)ftell(file);
-    fwrite((void *)HEAP, 1, header.heap_size, file);
+    header.bytes_offset = (uint64_t)ftell(file);
+    for (uint64_t i = 0; i < header.extents; i++)
+        fwrite((void *)extents[i].address, 1, extents[i].length, file);
     rewind(file);
     fwrite(&header, sizeof header, 1, file);
     if (ferror(file) || fclose(file) != 0)

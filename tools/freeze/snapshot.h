@@ -13,8 +13,9 @@ void snapshot_prepare(void);
 int snapshot_exists(void);
 
 /* Put the picture in `program`, which is this executable, back: the interpreter stands as it
- * stood when the picture was taken. Returns NULL, or why that cannot be done. */
-const char *snapshot_restore(const char *program);
+ * stood when the picture was taken. Returns NULL, or why that cannot be done, with errno where a
+ * system call said why, and what may mend it in `hint`. */
+const char *snapshot_restore(const char *program, const char **hint);
 
 /* Write the picture to `path`. Only after snapshot_prepare, with no Python code on the stack.
  * Returns NULL, or why no picture can be taken. */

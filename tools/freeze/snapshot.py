@@ -10,8 +10,10 @@ import subprocess
 #: Where the executable keeps the place of its picture.
 MARK = b"Addersnapshot\x01\x02\x03"
 PLACE = struct.Struct("<QQ")
-#: struct header and struct run of snapshot.c; the first word is the number of runs.
-HEADER = struct.Struct("<6Q")
+#: struct header of snapshot.c: numbers of runs and of extents, where the extents' bytes begin,
+#: sizes of arenas and heap.
+HEADER = struct.Struct("<5Q")
+#: struct run and struct extent: address and length.
 RUN = struct.Struct("<QQ")
 PAGE = 65536
 #: ELF64 (elf.h): e_phoff, then e_phentsize and e_phnum; a program header's first six fields.
@@ -24,10 +26,10 @@ def add_snapshot(work: pathlib.Path, target: pathlib.Path) -> None:
     """Run the linked executable `target` to take the picture, and put that into it.
 
     work: where to write what lies between. Raises CalledProcessError when no picture can be
-    taken; the executable's stderr says why.
+    taken; the executable's stderr says why, with the word and the mapping it points into.
     """
     picture = work / "snapshot.bin"
-    subprocess.run([str(target), str(picture)], check=True, env={})
+    subprocess.run([str(target), str(picture)], check=True, env={}, cwd=work)
     program = bytearray(target.read_bytes())
     data = bake(program, picture.read_bytes())
     place = program.index(MARK) + len(MARK)
@@ -43,9 +45,11 @@ def bake(program: bytearray, picture: bytes) -> bytes:
 
     Those pages are then read when they are needed, and not written at each start.
     """
-    count, *offsets = HEADER.unpack_from(picture)
-    runs = [RUN.unpack_from(picture, HEADER.size + i * RUN.size) for i in range(count)]
-    at = HEADER.size + count * RUN.size
+    count, extents, bytes_offset, *sizes = HEADER.unpack_from(picture)
+    at = HEADER.size + extents * RUN.size
+    head = picture[HEADER.size : at]
+    runs = [RUN.unpack_from(picture, at + i * RUN.size) for i in range(count)]
+    at += count * RUN.size
     segments = writable_segments(program)
     left = []
     for address, length in runs:
@@ -59,15 +63,12 @@ def bake(program: bytearray, picture: bytes) -> bytes:
                 address, content, length = address + inside, content[inside:], length - inside
         if content:
             left.append((address, content))
-    table = b"".join(RUN.pack(address, len(content)) for address, content in left)
-    head = table + b"".join(content for _, content in left)
+    head += b"".join(RUN.pack(address, len(content)) for address, content in left)
+    head += b"".join(content for _, content in left)
     shift = -(HEADER.size + len(head)) % PAGE
-    arenas_offset, arenas_size, reserved, heap_offset, heap_size = offsets
     start = HEADER.size + len(head) + shift
-    header = HEADER.pack(
-        len(left), start, arenas_size, reserved, start + heap_offset - arenas_offset, heap_size
-    )
-    return header + head + bytes(shift) + picture[arenas_offset:]
+    header = HEADER.pack(len(left), extents, start, *sizes)
+    return header + head + bytes(shift) + picture[bytes_offset:]
 
 
 def writable_segments(program: bytes | bytearray) -> list[tuple[int, int, int]]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from errno import ENODEV
 
 from cni_bridge.config import load
-from cni_bridge.container import announce, configure
 from cni_bridge.device import Changes, ensure_bridge
 from cni_bridge.port import create_port, wait_up
+from libcni.interface.container import announce, configure
+from libcni.interface.mtu import IPV6_MINIMUM, require_ipv6_mtu
 from libcni.interrupt import checkpoint
 from libcni.netlink.link import Link, find_link, get_link
 from libcni.netlink.socket import Socket
@@ -37,9 +38,12 @@ def add(request: Request) -> Result:
     sock = Socket()
     changes = Changes(sock, config.bridge)
     request.undo.push(changes.revert)
+    allocated = None
+    if config.ipam and 0 < config.mtu < IPV6_MINIMUM:
+        allocated = _addresses_first(request, config)
     bridge, port = _attach(sock, request, config, changes)
     try:
-        return _connect(sock, request, config, bridge, port, changes)
+        return _connect(sock, request, config, bridge, port, changes, allocated)
     except CniError as error:
         if error.code == KERNEL and find_link(sock, index=bridge.index) is None:
             # The one gap: a failing first ADD looks for ports, finds none, and deletes.
@@ -56,6 +60,7 @@ def _connect(
     bridge: Link,
     port: Port,
     changes: Changes,
+    allocated: tuple[Result, list[Prefix]] | None,
 ) -> Result:
     """Everything after the veth pair: addresses, gateway, masquerade, the container's side."""
     gateway: Link | None = None
@@ -66,7 +71,7 @@ def _connect(
         spoofcheck.ensure(request.attachment, port.link.name, port.container_mac)
     result: Result | None = None
     if config.ipam:
-        result, gateways = _addresses(request, config)
+        result, gateways = allocated or _addresses(request, config)
         if gateways:
             from cni_bridge.gateway import ensure_gateways
 
@@ -84,7 +89,15 @@ def _connect(
             ipmasq.ensure(request.attachment, addresses, config.masquerade_backend)
     checkpoint()
     index = port.container_index
-    inside = configure(request.netns(), request.ifname, index, result, config)
+    inside = configure(
+        request.netns(),
+        request.ifname,
+        index,
+        result,
+        up=config.container_interface,
+        dad=config.dad,
+        loops=config.hairpin,
+    )
     report = _report(sock, request, config, bridge, port, gateway, result or Result())
     if result is not None:
         announce(inside, index, port.container_mac)
@@ -114,6 +127,20 @@ def _addresses(request: Request, config: Config) -> tuple[Result, list[Prefix]]:
 
     result = delegate_add(request, config.ipam)
     return result, complete(result, config)
+
+
+def _addresses_first(request: Request, config: Config) -> tuple[Result, list[Prefix]]:
+    """`_addresses` before there is a port. Raises CniError 7 for an IPv6 one.
+
+    A bridge takes on the smallest MTU of its ports, and with less than IPv6 needs the kernel
+    takes its IPv6 addresses away: not for a port that comes to nothing.
+    """
+    from libcni.interface.leftover import require_free_name
+
+    require_free_name(request)
+    result, gateways = _addresses(request, config)
+    require_ipv6_mtu([ip.address for ip in result.ips], config.mtu)
+    return result, gateways
 
 
 def _report(

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 #: Index of the container's interface in the result: after the bridge and the host's end.
 CONTAINER = 2
-#: linux/rtnetlink.h RT_TABLE_MAIN and RT_SCOPE_LINK.
+#: linux/rtnetlink.h RT_TABLE_MAIN.
 MAIN_TABLE = 254
-SCOPE_LINK = 253
 
 
 def complete(result: Result, config: Config) -> list[Prefix]:
@@ -55,14 +54,3 @@ def complete(result: Result, config: Config) -> list[Prefix]:
             ):
                 result.routes.append(Route(anywhere, ip.gateway))
     return gateways
-
-
-def next_hop(route: Route, result: Result) -> str:
-    """The gateway of a route: its own, or the first of its family; "" for an on-link route."""
-    if route.gw or (route.scope or 0) >= SCOPE_LINK:
-        return route.gw
-    version6 = ":" in route.dst
-    for ip in result.ips:
-        if ip.gateway and (":" in ip.gateway) == version6:
-            return ip.gateway
-    return ""

@@ -8,24 +8,29 @@ alias, which tells them from ours where we make more than they do.
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6
-
-from cni_bridge.addressing import next_hop
-from cni_bridge.config import load
+from cni_bridge.config import PVID, UNTAGGED, load
 from libcni.inet import Prefix, pton
+from libcni.interface.verify import (
+    addresses_of,
+    check_addresses,
+    check_mac,
+    check_mtu,
+    check_routes,
+    check_settings,
+    container_entry,
+    differs,
+    require_device,
+)
 from libcni.netlink.addr import dump_addresses
-from libcni.netlink.link import Link, find_link
-from libcni.netlink.route import RT_TABLE_MAIN, dump_routes
+from libcni.netlink.link import Link, dump_links, find_link
 from libcni.netlink.socket import Socket
 from libcni.netns import Inside
-from libcni.types.errors import CHECK_FAILED, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_bridge.config import Config
-    from libcni.netlink.route import Route as KernelRoute
     from libcni.skel.request import Request
-    from libcni.types.result import Interface, IPConfig, Result, Route
+    from libcni.types.result import Interface, IPConfig, Result
 
 
 def check(request: Request) -> None:
@@ -39,17 +44,19 @@ def check(request: Request) -> None:
     sock = Socket()
     with Inside(request.netns()):
         inside = Socket()
-    index, mine = _container_entry(request, result)
+    index, mine = container_entry(request, result)
     bridge = _check_bridge(sock, config, result)
-    container = _check_container(inside, request, config, mine)
+    container = require_device(inside, request, "veth")
+    check_settings(request, mine, config.mtu, container, up=config.container_interface)
     host = _check_host(sock, request, config, result, container, bridge)
-    ips = [ip for ip in result.ips if ip.interface in (None, index)]
+    if config.mtu:
+        _check_bridge_mtu(sock, bridge, result)
+    ips = addresses_of(result, index)
     if config.ipam:
-        _check_addresses(inside, request.ifname, container, ips)
-        alone = sum(1 for interface in result.interfaces if interface.sandbox) == 1
-        _check_routes(inside, request.ifname, container, result, ips, alone, bool(host.alias))
+        check_addresses(inside, request.ifname, container, ips)
+        check_routes(inside, request.ifname, container, result, ips, bool(host.alias))
         if config.is_gateway:
-            _check_gateway(sock, config, bridge, ips)
+            _check_gateway(sock, config, result, bridge, ips)
     if config.masquerade and ips:
         from libcni import ipmasq
 
@@ -61,25 +68,6 @@ def check(request: Request) -> None:
         spoofcheck.check(request.attachment, host.name, mine.mac or container.mac)
 
 
-def differs(what: str, expected: object, found: object) -> CniError:
-    """A CniError 103."""
-    return CniError(CHECK_FAILED, f"{what}: expected {expected}, found {found}")
-
-
-def _container_entry(request: Request, result: Result) -> tuple[int, Interface]:
-    """The container's interface in prevResult, and its index there."""
-    for index, interface in enumerate(result.interfaces):
-        if interface.name == request.ifname and interface.sandbox:
-            if interface.sandbox != request.netns_path:
-                raise differs(
-                    f"sandbox of {request.ifname} in prevResult",
-                    request.netns_path,
-                    interface.sandbox,
-                )
-            return index, interface
-    raise differs("prevResult", f"an interface {request.ifname} in the container", "none")
-
-
 def _check_bridge(sock: Socket, config: Config, result: Result) -> Link:
     bridge = find_link(sock, config.bridge)
     if bridge is None:
@@ -88,7 +76,7 @@ def _check_bridge(sock: Socket, config: Config, result: Result) -> Link:
         raise differs(f"bridge {config.bridge}", "a bridge", f"a {bridge.kind or 'plain'} device")
     for interface in result.interfaces:
         if interface.name == config.bridge and not interface.sandbox and interface.mac:
-            _check_mac(f"bridge {config.bridge}", interface.mac, bridge.mac)
+            check_mac(f"bridge {config.bridge}", interface.mac, bridge.mac)
     if not bridge.is_up:
         raise differs(f"bridge {config.bridge}", "up", "down")
     if config.promiscuous and not bridge.is_promiscuous:
@@ -98,29 +86,17 @@ def _check_bridge(sock: Socket, config: Config, result: Result) -> Link:
     return bridge
 
 
-def _check_mac(what: str, expected: str, found: str) -> None:
-    if expected.lower() != found:
-        raise differs(f"MAC address of {what}", expected.lower(), found)
+def _check_bridge_mtu(sock: Socket, bridge: Link, result: Result) -> None:
+    """Raise CniError 103 for an MTU that somebody has set since ADD, if prevResult has that.
 
-
-def _check_mtu(what: str, expected: int, found: int) -> None:
-    if expected and expected != found:
-        raise differs(f"MTU of {what}", expected, found)
-
-
-def _check_container(sock: Socket, request: Request, config: Config, mine: Interface) -> Link:
-    what = f"container interface {request.ifname}"
-    link = find_link(sock, request.ifname)
-    if link is None:
-        raise differs(what, f"a veth in {request.netns_path}", "nothing")
-    if link.kind != "veth":
-        raise differs(what, "a veth", f"a {link.kind or 'plain'} device")
-    if mine.mac:
-        _check_mac(what, mine.mac, link.mac)
-    _check_mtu(what, mine.mtu or config.mtu, link.mtu)
-    if config.container_interface and not link.is_up:
-        raise differs(what, "up", "down")
-    return link
+    Unless it is set, the kernel makes it the smallest of the ports', which come and go.
+    """
+    for interface in result.interfaces:
+        if interface.name != bridge.name or interface.sandbox or interface.mtu == bridge.mtu:
+            continue
+        ports = dump_links(sock, master=bridge.index)
+        if bridge.mtu != min([port.mtu for port in ports], default=0):
+            check_mtu(f"bridge {bridge.name}", interface.mtu, bridge.mtu)
 
 
 def _check_host(
@@ -151,27 +127,27 @@ def _check_host(
     if not link.alias and link.name in names:
         raise differs(f"alias of {what}", request.attachment.alias, "none")
     if entry.mac:
-        _check_mac(what, entry.mac, link.mac)
+        check_mac(what, entry.mac, link.mac)
     if link.master != bridge.index:
         found = find_link(sock, index=link.master) if link.master else None
         raise differs(f"master of {what}", bridge.name, "none" if found is None else found.name)
     if not link.is_up:
         raise differs(what, "up", "down")
-    _check_mtu(what, entry.mtu or config.mtu, link.mtu)
+    check_mtu(what, entry.mtu or config.mtu, link.mtu)
     if config.hairpin and not link.hairpin:
         raise differs(f"hairpin mode of {what}", "on", "off")
     if config.isolated and not link.isolated:
         raise differs(f"isolation of {what}", "on", "off")
     if config.filters_vlans:
-        _check_vlans(sock, config, link)
+        _check_vlans(sock, config.vlans(), link)
     return link
 
 
-def _check_vlans(sock: Socket, config: Config, link: Link) -> None:
+def _check_vlans(sock: Socket, wanted: dict[int, int], link: Link) -> None:
     from libcni.netlink.vlan import dump_vlans
 
     found = dump_vlans(sock, link.index)
-    for vlan, flags in config.vlans().items():
+    for vlan, flags in wanted.items():
         what = f"VLAN {vlan} of host interface {link.name}"
         if vlan not in found:
             raise differs(what, "a member", "none")
@@ -183,94 +159,37 @@ def _check_vlans(sock: Socket, config: Config, link: Link) -> None:
             )
 
 
-def _check_addresses(sock: Socket, ifname: str, link: Link, ips: list[IPConfig]) -> None:
-    present = dump_addresses(sock, link.index)
-    prefixes = [address.prefix for address in present]
-    for ip in ips:
-        prefix = Prefix.parse(ip.address)
-        if prefix not in prefixes:
-            others = ", ".join(p.text() for p in prefixes if p.family == prefix.family)
-            raise differs(f"addresses of {ifname}", ip.address, others or "none")
-        address = present[prefixes.index(prefix)]
-        if address.is_duplicate:
-            raise differs(f"address {ip.address} of {ifname}", "usable", "a duplicate")
+def _check_vlan_gateway(sock: Socket, config: Config, result: Result, bridge: Link) -> Link:
+    """The VLAN's gateway, whose other end is a port in that VLAN."""
+    name = config.vlan_gateway
+    what = f"gateway {name} of VLAN {config.vlan}"
+    link = find_link(sock, name)
+    if link is None or link.kind != "veth" or not link.is_up:
+        state = "nothing"
+        if link is not None:
+            state = "down" if link.kind == "veth" else f"a {link.kind or 'plain'} device"
+        raise differs(what, "a veth that is up", state)
+    for interface in result.interfaces:
+        if interface.name == name and not interface.sandbox and interface.mac:
+            check_mac(what, interface.mac, link.mac)
+    port = find_link(sock, index=link.peer)
+    if port is None or port.master != bridge.index:
+        raise differs(f"other end of {what}", f"a port of {bridge.name}", "none")
+    if not port.is_up:
+        raise differs(f"port {port.name} of {what}", "up", "down")
+    if bridge.vlan_filtering:
+        _check_vlans(sock, {config.vlan: PVID | UNTAGGED}, port)
+    return link
 
 
-def _check_routes(
-    sock: Socket,
-    ifname: str,
-    link: Link,
-    result: Result,
-    ips: list[IPConfig],
-    alone: bool,
-    ours: bool,
+def _check_gateway(
+    sock: Socket, config: Config, result: Result, bridge: Link, ips: list[IPConfig]
 ) -> None:
-    """Routes of the result and to the subnets. alone: no other interface can have them."""
-    kernel: dict[int, list[KernelRoute]] = {
-        family: dump_routes(sock, family, table=0) for family in (AF_INET, AF_INET6)
-    }
-    for ip in ips:
-        prefix = Prefix.parse(ip.address)
-        subnet = prefix.network()
-        if prefix.length < prefix.bits - 1 and not any(
-            route.dst == subnet and _through(route, link.index) for route in kernel[prefix.family]
-        ):
-            raise differs(f"route to {subnet.text()}", f"one through {ifname}", "none")
-    for wanted in result.routes:
-        destination = Prefix.parse(wanted.dst).network()
-        gateway = next_hop(wanted, result)
-        hop = pton(gateway) if gateway else b""
-        table = wanted.table or RT_TABLE_MAIN
-        via = f" via {gateway}" if gateway else ""
-        what = f"route {destination.text()}{via} in table {table}"
-        near = [
-            route
-            for route in kernel[destination.family]
-            if route.dst == destination
-            and route.table == table
-            and any(
-                address == hop and (not alone or oif == link.index)
-                for address, oif in route.nexthops
-            )
-        ]
-        if not near:
-            raise differs(what, f"one through {ifname}", "none")
-        complaints = [_mismatch(wanted, route, ours) for route in near]
-        if all(complaints):
-            name, expected, found = complaints[0]
-            raise differs(f"{name} of {what}", expected, found)
-
-
-def _through(route: KernelRoute, index: int) -> bool:
-    return any(oif == index for _, oif in route.nexthops)
-
-
-def _mismatch(wanted: Route, route: KernelRoute, ours: bool) -> tuple[object, ...]:
-    """The first field that differs: (name, expected, found); empty when none does."""
-    fields = [("priority", wanted.priority, route.priority)]
-    if ours:  # Go ignores these two
-        fields += [("mtu", wanted.mtu, route.mtu), ("advmss", wanted.advmss, route.advmss)]
-    if wanted.scope and ":" not in wanted.dst:
-        fields.append(("scope", wanted.scope, route.scope))
-    for name, expected, found in fields:
-        if expected and expected != found:
-            return name, expected, found
-    return ()
-
-
-def _check_gateway(sock: Socket, config: Config, bridge: Link, ips: list[IPConfig]) -> None:
     """The gateways' addresses on the bridge or the VLAN's gateway, and forwarding."""
     from cni_bridge.gateway import FORWARDING
     from libcni import sysctl
 
-    link = bridge
-    if config.vlan:
-        name = config.vlan_gateway
-        found = find_link(sock, name)
-        if found is None or found.kind != "veth" or not found.is_up:
-            state = "nothing" if found is None else f"a {found.kind or 'plain'} device"
-            raise differs(f"gateway {name} of VLAN {config.vlan}", "a veth that is up", state)
-        link = found
+    link = _check_vlan_gateway(sock, config, result, bridge) if config.vlan else bridge
     present = [address.prefix for address in dump_addresses(sock, link.index)]
     for ip in ips:
         if not ip.gateway:

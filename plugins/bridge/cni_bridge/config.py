@@ -8,6 +8,7 @@ not validated, and read what little they need by themselves (`delete.lenient`).
 
 from __future__ import annotations
 
+from libcni.mac import parse_mac
 from libcni.types.errors import INVALID_ENVIRONMENT, INVALID_NETWORK_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -146,34 +147,9 @@ def load(request: Request) -> Config:
         if not text and from_environment:
             source, text = "CNI_ARGS MAC", from_environment
     if text:
-        config.mac = parse_mac(text, source)
-    return config
-
-
-def parse_mac(text: str, source: str) -> str:
-    """The address in lower case with colons, from any form that Go's net.ParseMAC reads.
-
-    Raises CniError 4 when `source` is CNI_ARGS, else 7; also for an address that no interface
-    can have (multicast or all zero), which the kernel would refuse later and less clearly.
-    """
-    try:
-        if len(text) == 17 and text[2] in ":-":
-            parts, width = text.split(text[2]), 2
-        else:
-            parts, width = text.split("."), 4
-        if len(parts) * width != 12 or any(len(p) != width or not p.isalnum() for p in parts):
-            raise ValueError
-        mac = bytes.fromhex("".join(parts))
-        if mac[0] & 1 or mac == b"\0" * 6:
-            raise ValueError
-    except ValueError:
         code = INVALID_ENVIRONMENT if source.startswith("CNI_ARGS") else INVALID_NETWORK_CONFIG
-        raise CniError(
-            code,
-            f"failed to parse MAC address {text!r} of {source}",
-            "a unicast address such as 0a:58:0a:f4:01:02 is expected",
-        ) from None
-    return mac.hex(":")
+        config.mac = parse_mac(text, source, code)
+    return config
 
 
 def trunk_vlans(items: list[dict[str, Any]]) -> tuple[int, ...]:

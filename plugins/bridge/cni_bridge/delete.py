@@ -7,20 +7,21 @@ needed. A step that fails does not keep the others from being tried; the first e
 
 from __future__ import annotations
 
-from errno import EPERM
+from errno import EAFNOSUPPORT, EPROTONOSUPPORT
 
-from cni_bridge.removal import start_removal
+from libcni.attempts import Attempts
+from libcni.interface.veth_removal import start_removal
 from libcni.netlink.codec import NLM_F_REQUEST, Message
-from libcni.netlink.socket import NETLINK_NETFILTER, Socket
-from libcni.types.errors import IO_FAILURE, CniError
+from libcni.netlink.link import find_link
+from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from libcni.attachment import Attachment
     from libcni.netlink.codec import Layout
+    from libcni.netlink.link import Link
     from libcni.skel.request import Request
 
 
@@ -32,39 +33,6 @@ _DEFAULT_BRIDGE = "cni0"
 _GET_TABLE, _GET_CHAIN = 10 << 8 | 1, 10 << 8 | 4
 _INET, _IPV4, _BRIDGE, _IPV6 = 1, 2, 7, 10
 _NAMES: Layout = (">BBH", {"TABLE": (1, "s"), "CHAIN": (3, "s")})
-
-
-class Attempts:
-    """Steps that are all to be tried. `report` raises the first failure, if there was one."""
-
-    __slots__ = ("_failures",)
-
-    def __init__(self) -> None:
-        self._failures: list[CniError] = []
-
-    def attempt(self, step: Callable[..., Any], *args: Any) -> Any:
-        """What the step returns, or None when it fails."""
-        try:
-            return step(*args)
-        except CniError as error:
-            self._failures.append(error)
-        except OSError as error:
-            # No descriptor or memory left, say; the steps after it may well succeed.
-            import posix
-
-            cause = posix.strerror(error.errno or 0)
-            where = f" {error.filename!r}" if error.filename else ""
-            self._failures.append(CniError(IO_FAILURE, f"{step.__name__}{where}: {cause}"))
-        return None
-
-    def report(self) -> None:
-        """Raise the first failure; the others are in its details."""
-        if self._failures:
-            first, *others = self._failures
-            if others:
-                also = "; ".join(f"also: {other.msg}" for other in others)
-                first.details = f"{first.details}; {also}" if first.details else also
-            raise first
 
 
 class lenient:
@@ -105,7 +73,12 @@ def delete(request: Request) -> None:
 
         pending.append(attempts.attempt(spoofcheck.remove, request.attachment))
     held = [handle.fileno() for handle in pending if handle is not None]
-    removal = attempts.attempt(start_removal, request, config.bridge, held)
+
+    def is_port(sock: Socket, peer: Link) -> bool:
+        master = find_link(sock, config.bridge)
+        return master is not None and peer.master == master.index
+
+    removal = attempts.attempt(start_removal, request, held, is_port)
     if config.ipam:
         from libcni.invoke.delegate import delegate_delete
 
@@ -124,23 +97,23 @@ def _tables(attachment: Attachment, held: list[Any]) -> tuple[bool, bool]:
     """
     try:
         sock = Socket(NETLINK_NETFILTER)
-    except CniError:
-        return False, False  # no nfnetlink in this kernel
+    except NetlinkError as error:
+        if error.errno in (EAFNOSUPPORT, EPROTONOSUPPORT):
+            return False, False  # no nfnetlink in this kernel
+        raise
     held.append(sock)
     chain = attachment.go_masquerade_chain
-    replies = sock.batch([_look_for(_GET_TABLE, _INET, "adder_ipmasq")])
-    if replies[0].error == EPERM:
-        # Of a batch without CAP_NET_ADMIN the kernel answers but the first request.
-        return False, False
-    replies += sock.batch(
+    replies = sock.batch(
         [
+            _look_for(_GET_TABLE, _INET, "adder_ipmasq"),
             # The backend iptables, where it is iptables-nft.
             _look_for(_GET_CHAIN, _IPV4, "nat", chain),
             _look_for(_GET_CHAIN, _IPV6, "nat", chain),
             _look_for(_GET_TABLE, _BRIDGE, "adder_spoofcheck"),
         ]
     )
-    # Any errno is a no: ENOENT, or EINVAL of a kernel without nftables.
+    # Any errno is a no: ENOENT, or EINVAL of a kernel without nftables. EPERM too: what the
+    # configuration names is tried all the same, and the links need the same capability.
     found = [not reply.error for reply in replies]
     return any(found[:3]), found[3]
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import posix
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV, EOPNOTSUPP
 
 from libcni import sysctl
+from libcni.attachment import is_mark
+from libcni.mac import random_mac
 from libcni.netlink.link import delete_link, find_link, new_bridge, set_link
 from libcni.types.errors import CONFLICT, KERNEL, TRY_AGAIN_LATER, CniError
 
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from libcni.netlink.codec import Message
     from libcni.netlink.link import Link
     from libcni.netlink.socket import Socket
-
-
-def random_mac() -> str:
-    """A locally administered unicast MAC address."""
-    octets = posix.getrandom(6)
-    return bytes((octets[0] & 0xFC | 0x02, *octets[1:])).hex(":")
 
 
 class Changes:
@@ -64,7 +59,7 @@ class Changes:
         Addresses that had to make room (forceAddress) come back in any case. Tries everything;
         raises the first CniError.
         """
-        from cni_bridge.delete import Attempts
+        from libcni.attempts import Attempts
         from libcni.netlink.link import dump_links
 
         attempts = Attempts()
@@ -106,7 +101,7 @@ class Changes:
         from libcni.netlink.link import dump_links
 
         return any(
-            link.alias.startswith("cni:") or (link.kind == "veth" and link.master)
+            is_mark(link.alias) or (link.kind == "veth" and link.master)
             for link in dump_links(self.sock)
         )
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from errno import EADDRNOTAVAIL, EEXIST
+from errno import EADDRNOTAVAIL, EEXIST, EINVAL
 
 from libcni import sysctl
+from libcni.interface.mtu import require_ipv6_mtu
 from libcni.netlink.addr import delete_address, dump_addresses, new_address
-from libcni.netlink.link import set_link
+from libcni.netlink.link import Link, get_link, set_link
 from libcni.types.errors import CONFLICT, CniError
 
 TYPE_CHECKING = False
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from cni_bridge.device import Changes
     from libcni.inet import Prefix
     from libcni.netlink.addr import Address
-    from libcni.netlink.link import Link
     from libcni.netlink.socket import Socket
 
 #: By address length in bytes.
@@ -53,6 +53,10 @@ def ensure_gateways(
                 set_link(index=link.index, mac=link.mac),
             ]
         )
+        if replies[0].error == EINVAL:
+            # The MTU of a bridge may have followed its ports' since it was looked at.
+            now = Link(sock.request(get_link(index=link.index))[0])
+            require_ipv6_mtu([gateway.text()], now.mtu, now.name)
         if not replies[0].check(EEXIST):
             changes.added.pop()
         replies[1].check()

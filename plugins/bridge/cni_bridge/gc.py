@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from errno import ENODEV
-
-from cni_bridge.delete import Attempts, lenient
-from libcni.attachment import Attachment, network_marks
+from cni_bridge.delete import lenient
+from libcni.attempts import Attempts
+from libcni.interface.removal import remove_stray_links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def gc(request: Request) -> None:
     valid = request.valid_attachments()
     config = lenient(request.config)
     attempts = Attempts()
-    attempts.attempt(_remove_ports, request.network, valid)
+    attempts.attempt(remove_stray_links, request.network, valid)
     from cni_bridge import spoofcheck
     from libcni import ipmasq
 
@@ -33,23 +32,3 @@ def gc(request: Request) -> None:
 
         attempts.attempt(delegate_gc, request, config.ipam)
     attempts.report()
-
-
-def _remove_ports(network: str, valid: set[tuple[str, str]]) -> None:
-    """Delete the host ends that bear this network's alias and belong to nobody valid.
-
-    Wherever they are: a port outlives its bridge, and stays off it when the bridge is made anew.
-    """
-    from libcni.netlink.link import delete_link, dump_links
-    from libcni.netlink.socket import Socket
-
-    sock = Socket()
-    keep = {Attachment(network, container_id, ifname).alias for container_id, ifname in valid}
-    stray = [
-        delete_link(index=link.index)
-        for link in dump_links(sock, kind="veth")
-        if link.alias.startswith(network_marks(network)) and link.alias not in keep
-    ]
-    if stray:
-        for reply in sock.batch(stray):
-            reply.check(ENODEV)

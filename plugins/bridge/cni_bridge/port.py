@@ -7,21 +7,22 @@ from nothing else: after a killed ADD, by DEL without a namespace, by GC.
 
 from __future__ import annotations
 
-from errno import EAFNOSUPPORT, EEXIST, ENODEV, EXFULL
+from errno import EAFNOSUPPORT, EEXIST, EXFULL
 
-from cni_bridge.device import random_mac
+from libcni.interface.leftover import name_taken, remove_leftover
+from libcni.interface.removal import remove_link_with_mac
+from libcni.mac import random_mac
 from libcni.netlink.link import (
     OPERSTATE_UP,
     OPERSTATES,
     Link,
-    delete_link,
     find_link,
     get_link,
     new_veth,
     set_inet,
     set_link,
 )
-from libcni.types.errors import CONFLICT, EXHAUSTED, KERNEL, CniError
+from libcni.types.errors import EXHAUSTED, KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def create_port(
         if found is not None:
             if found.alias != attachment.alias:
                 continue
-            _remove_leftover(sock, request, found)
+            remove_leftover(sock, request, found)
         host_mac, container_mac = random_mac(), config.mac or random_mac()
-        request.undo.push(remove_port, sock, name, host_mac)
+        request.undo.push(remove_link_with_mac, sock, name, host_mac)
         # That the name was free is known; else the second message would mark somebody else's.
         replies = sock.batch(
             [
@@ -75,6 +76,7 @@ def create_port(
                     mac=host_mac,
                     mtu=config.mtu,
                     master=bridge.index,
+                    up=False,
                 ),
                 set_link(
                     name,
@@ -85,6 +87,10 @@ def create_port(
                 get_link(name),
                 # A port's own addresses are of no use, and each costs the host two routes.
                 set_inet(name, address_generation=False),
+                # Now that the kernel knows that it has no carrier, as it does when it has been
+                # asked. A port that is up before would be enabled, disabled, and enabled again
+                # with the container's end; each time the kernel walks all ports of the bridge.
+                set_link(name, up=True),
             ]
         )
         error = replies[0].error
@@ -95,7 +101,7 @@ def create_port(
                 "Linux allows 1023 ports on a bridge",
             )
         if error == EEXIST and find_link(sock, name) is None:
-            raise _taken(request)
+            raise name_taken(request)
         if error == EEXIST:
             continue
         if error and find_link(sock, index=bridge.index) is None:
@@ -103,6 +109,7 @@ def create_port(
         for reply in replies[:3]:
             reply.check()
         replies[3].check(EAFNOSUPPORT)  # no IPv6 here, or not with this MTU
+        replies[4].check()
         port = Port(Link(replies[2].items[0]), container_mac)
         if config.filters_vlans:
             from cni_bridge.vlans import set_vlans
@@ -111,39 +118,6 @@ def create_port(
         return port
     names = ", ".join(attachment.host_veth_names())
     raise CniError(EXHAUSTED, f"no free name for the host interface: {names} are all taken")
-
-
-def _taken(request: Request) -> CniError:
-    return CniError(
-        CONFLICT,
-        f'container veth name ("{request.ifname}") already exists in {request.netns_path}',
-        "run DEL for this container and interface first, or use another CNI_IFNAME",
-    )
-
-
-def _remove_leftover(sock: Socket, request: Request, found: Link) -> None:
-    """Remove what a killed ADD of this attachment left, unless it is in use.
-
-    A container end that is where it belongs may carry traffic: an ADD without a DEL before is an
-    error of the runtime's, and must not change anything.
-    """
-    from libcni.netlink.socket import Socket as InsideSocket
-    from libcni.netns import Inside
-
-    with Inside(request.netns()):
-        inside = InsideSocket()
-    taken = find_link(inside, request.ifname)
-    inside.close()
-    if taken is not None:
-        raise _taken(request)
-    sock.batch([delete_link(index=found.index)])[0].check(ENODEV)
-
-
-def remove_port(sock: Socket, name: str, mac: str) -> None:
-    """Remove the pair whose host end has this name and MAC address. Idempotent."""
-    link = find_link(sock, name)
-    if link is not None and link.mac == mac:
-        sock.batch([delete_link(index=link.index)])[0].check(ENODEV)
 
 
 def wait_up(sock: Socket, link: Link) -> Link:

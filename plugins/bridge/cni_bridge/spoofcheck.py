@@ -17,14 +17,14 @@ these too.
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EEXIST, ENOENT
 
 from libcni.nftables import expressions, rules, sets
 from libcni.nftables.transaction import (
     BRIDGE,
     LIMIT,
+    MISSING,
     TRANSIENT,
-    UNSUPPORTED,
     attempts,
     commit,
     generation,
@@ -158,7 +158,7 @@ def remove(attachment: Attachment) -> Socket:
     go_chain = f"cni-br-iface-{attachment.container_id}-{attachment.ifname}"
     for _ in attempts(_DOING):
         replies = sock.batch([get_generation(), _GO_TABLE.get_chain(go_chain)])
-        if replies[0].error in (EINVAL, *UNSUPPORTED):
+        if replies[0].error in MISSING:
             break  # no nftables in this kernel: nothing of it to remove
         number = generation(replies[0])
         changes: list[Message] = []
@@ -242,7 +242,7 @@ def gc(network: str, valid: set[tuple[str, str]]) -> None:
     try:
         for _ in attempts(_DOING):
             reply = sock.batch([get_generation()])[0]
-            if reply.error in (EINVAL, *UNSUPPORTED):
+            if reply.error in MISSING:
                 return
             changes: list[Message] = []
             for name in (GUARDED, ALLOWED):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from _sha512 import sha512
 from errno import EEXIST, ENODEV
 
-from cni_bridge.device import random_mac
 from libcni import sysctl
+from libcni.mac import random_mac
 from libcni.netlink.link import delete_link, dump_links, find_link, get_link, new_veth, set_link
 from libcni.types.errors import CONFLICT, KERNEL, CniError
 

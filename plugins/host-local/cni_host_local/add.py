@@ -39,7 +39,7 @@ def add(request: Request) -> Result:
     request.undo.push(_withdraw, config.directory, key, made)
     store = Store.create(config.directory)
     try:
-        store.prepare(key)
+        store.prepare(key, len(config.range_sets))
         with store:
             try:
                 ips = _reserve_all(store, config, request, key, made)

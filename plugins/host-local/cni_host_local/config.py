@@ -10,7 +10,8 @@ them from cleaning up.
 from __future__ import annotations
 
 from cni_host_local.ranges import RangeSet, invalid, number
-from libcni.inet import Prefix, ntop, pton
+from libcni.fs import usable_path
+from libcni.inet import Prefix, pton
 from libcni.types.errors import INVALID_ENVIRONMENT, CniError
 
 TYPE_CHECKING = False
@@ -55,37 +56,23 @@ class Config:
 
     def result_routes(self) -> list[Route]:
         """The routes for the result. Raises CniError 7 for one that is none."""
-        from libcni.types.result import Route
+        if not self.routes:
+            return []
+        from libcni.types.routes import read_routes
 
-        routes = []
-        for index, entry in enumerate(self.routes):
-            get = entry.get
-            try:
-                dst = Prefix.parse(entry["dst"]).text()
-                gw = get("gw")
-                routes.append(
-                    Route(
-                        dst,
-                        ntop(pton(gw)) if gw else "",
-                        get("mtu", 0),
-                        get("advmss", 0),
-                        get("priority", 0),
-                        get("table"),
-                        get("scope"),
-                    )
-                )
-            except (KeyError, ValueError) as error:
-                raise invalid(f"ipam.routes[{index}]: {error}") from None
-        return routes
+        return read_routes(self.routes)
 
 
 def directory_of(document: dict[str, Any], network: str) -> str:
-    """The directory of a network's reservations, from a document that may be in disorder."""
+    """The directory of a network's reservations, from a document that may be in disorder.
+
+    Raises CniError 7 for a `dataDir` that can be no path.
+    """
     ipam = document.get("ipam")
     data_dir = ipam.get("dataDir") if isinstance(ipam, dict) else None
     if not isinstance(data_dir, str) or not data_dir:
         data_dir = DEFAULT_DATA_DIR
-    return f"{data_dir.rstrip('/')}/{network}"
+    return f"{usable_path(data_dir, 'ipam.dataDir').rstrip('/')}/{network}"
 
 
 def load(request: Request) -> Config:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from time import time
-
 from cni_host_local.config import directory_of
 from cni_host_local.scan import collect
 from cni_host_local.store import Store
+from libcni.fs import file_clock
 from libcni.types.errors import IO_FAILURE, CniError
 
 TYPE_CHECKING = False
@@ -21,9 +20,8 @@ def gc(request: Request) -> None:
     Removes as much as it can and then raises CniError 5 for what it could not; raises CniError
     7, with nothing removed, when the key is missing.
     """
-    # A reservation younger than this process cannot be on the list, so it is left alone. Less
-    # than one tick of the coarse clock that stamps files is taken off.
-    since = time() - 0.01
+    # A reservation younger than this process cannot be on the list, so it is left alone.
+    since = file_clock()
     valid = request.valid_attachments()
     store = Store.open(directory_of(request.config, request.network))
     if store is None:

@@ -73,7 +73,7 @@ def decode(data: bytes) -> Entry | None:
     addresses = {}
     for line in lines[2:-1]:
         address, _, mtime = line.partition(" ")
-        if not mtime.isdigit():
+        if not (mtime.isascii() and mtime.isdigit() and len(mtime) < 20):
             return None
         addresses[address] = int(mtime)
     return Entry(lines[0], lines[1], addresses)

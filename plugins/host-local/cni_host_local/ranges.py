@@ -70,11 +70,18 @@ class Range:
         if stop:
             self.last = self._inside("RangeEnd", stop, base, end)
         if self.first > self.last:
-            # Go's words; it compares with the other end as if that were the network's.
-            key, value = ("RangeStart", self.first) if start else ("RangeEnd", self.last)
+            first, last = self.address(self.first), self.address(self.last)
+            culprit = f"RangeStart {first}" if start else f"RangeEnd {last}"
+            if start and stop:
+                what = f"is after RangeEnd {last}"
+            elif start:
+                what = f"is after the last address, {last},"
+            else:
+                what = f"is before the first address, {first},"
             raise invalid(
-                f"{key} {self.address(value)} not in network {subnet.text()}",
-                f"the range would be {self.text()}",
+                f"{culprit} {what} in network {subnet.text()}",
+                # Which people search for.
+                f"the Go plugin says: {culprit} not in network {subnet.text()}",
             )
 
     def _inside(self, key: str, text: str, low: int, high: int) -> int:

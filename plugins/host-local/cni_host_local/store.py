@@ -9,9 +9,10 @@
 
 A crash (SIGKILL at any instruction, or the machine's) at each step:
 
-1. The content is written to a file without a name (O_TMPFILE) and synced before the lock is
-   taken, so parallel ADDs share the journal's commits. A crash leaves nothing: the file has no
-   name.
+1. The content is written to files without a name (O_TMPFILE), one for each address, and synced
+   before the lock is taken, so parallel ADDs share the journal's commits. A crash leaves
+   nothing: the files have no names. Not one file with several names: whoever overwrites one
+   reservation would overwrite the others.
 2. link(2) gives it the name of the address: the reservation is complete or absent, and EEXIST
    is the answer "taken". A crash after it leaves a reservation whose owner DEL finds, as the
    changed mtime makes the next operation scan. The directory is not synced: should the machine
@@ -73,7 +74,7 @@ class Store:
     Methods that change raise CniError 5 naming the path; all but `prepare` want the lock.
     """
 
-    __slots__ = ("_content", "_content_fd", "_lock", "_mtime", "directory", "fd", "index")
+    __slots__ = ("_content", "_lock", "_mtimes", "_unnamed", "directory", "fd", "index")
 
     #: Valid while locked.
     index: Index
@@ -83,8 +84,10 @@ class Store:
         self.fd = fd
         self._lock: Lock | None = None
         self._content = b""
-        self._content_fd = -1
-        self._mtime = 0
+        #: Descriptors of the files without a name that are left.
+        self._unnamed: list[int] = []
+        #: By address reserved, ns.
+        self._mtimes: dict[str, int] = {}
 
     @classmethod
     def open(cls, directory: str) -> Store | None:
@@ -137,9 +140,7 @@ class Store:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.__exit__()
-        content_fd, self._content_fd = self._content_fd, -1
-        if content_fd >= 0:
-            posix.close(content_fd)
+        self._drop_unnamed()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             posix.close(fd)
@@ -150,52 +151,54 @@ class Store:
 
     # -- making reservations -------------------------------------------------------------------
 
-    def prepare(self, key: bytes) -> None:
-        """Write and sync the content of the reservations to come. Needs no lock."""
+    def prepare(self, key: bytes, count: int) -> None:
+        """Write and sync the content of that many reservations to come. Needs no lock."""
         self._content = key
+        flags = posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC
         try:
-            fd = posix.open(
-                ".",
-                posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC,
-                0o600,
-                dir_fd=self.fd,
-            )
-        except OSError as error:
-            if _is_refusal(error):
-                return
-            raise io_error(error, "write a reservation in", self.directory) from None
-        self._content_fd = fd
-        try:
-            self._fill(fd)
+            for _ in range(count):
+                try:
+                    fd = posix.open(".", flags, 0o600, dir_fd=self.fd)
+                except OSError as error:
+                    if _is_refusal(error):
+                        return
+                    raise
+                self._unnamed.append(fd)
+                write_all(fd, key)
+            for fd in self._unnamed[1:]:
+                # Under way now, they are part of what the first one's commit waits for, and
+                # syncing them finds little left to do.
+                posix.posix_fadvise(fd, 0, 0, posix.POSIX_FADV_DONTNEED)
+            for fd in self._unnamed:
+                posix.fsync(fd)
         except OSError as error:
             raise io_error(error, "write a reservation in", self.directory) from None
 
-    def _fill(self, fd: int) -> None:
-        write_all(fd, self._content)
-        posix.fsync(fd)
-        self._mtime = posix.stat(fd).st_mtime_ns
+    def _drop_unnamed(self) -> None:
+        while self._unnamed:
+            posix.close(self._unnamed.pop())
 
     def reserve(self, address: str) -> bool:
         """Reserve an address for the owner of `prepare`; False when it is taken."""
         self.index.changed = True
         try:
-            if self._content_fd >= 0:
+            if self._unnamed:
+                fd = self._unnamed[0]
                 try:
                     # Only with a descriptor for a directory Python asks the kernel to follow.
                     posix.link(
-                        f"/proc/self/fd/{self._content_fd}",
-                        address,
-                        src_dir_fd=self.fd,
-                        dst_dir_fd=self.fd,
+                        f"/proc/self/fd/{fd}", address, src_dir_fd=self.fd, dst_dir_fd=self.fd
                     )
-                    return True
                 except FileExistsError:
                     return False
                 except OSError as error:
                     if not _is_refusal(error):
                         raise
-                    posix.close(self._content_fd)
-                    self._content_fd = -1
+                    self._drop_unnamed()
+                else:
+                    self._note(fd, address)
+                    posix.close(self._unnamed.pop(0))
+                    return True
             return self._reserve_by_name(address)
         except OSError as error:
             raise self.failure(error, "reserve", address) from None
@@ -208,8 +211,10 @@ class Store:
             pass
         fd = posix.open(_TEMPORARY, _CREATE | posix.O_TRUNC, 0o600, dir_fd=self.fd)
         try:
-            self._fill(fd)
+            write_all(fd, self._content)
+            posix.fsync(fd)
             posix.link(_TEMPORARY, address, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            self._note(fd, address)
         except FileExistsError:
             return False
         finally:
@@ -217,10 +222,13 @@ class Store:
             posix.unlink(_TEMPORARY, dir_fd=self.fd)
         return True
 
+    def _note(self, fd: int, address: str) -> None:
+        self._mtimes[address] = posix.stat(fd).st_mtime_ns
+
     def record(self, key: bytes, netns: str, addresses: list[str]) -> None:
         """Write the index entry of what was reserved, beside what the owner already had."""
         held = self.entry(key)
-        known = dict.fromkeys(addresses, self._mtime)
+        known = {address: self._mtimes[address] for address in addresses}
         if held is not None:
             known = {**held.addresses, **known}
         try:

@@ -17,6 +17,7 @@ from libcni.schema.predicates import (
     optional_address,
     prefix,
     string,
+    text,
 )
 
 TYPE_CHECKING = False
@@ -153,13 +154,13 @@ def _ipam_routes(value: Any) -> bool:
 
 
 _IPAM: dict[str, Callable[[Any], bool]] = {
-    "dataDir": string,
+    "dataDir": text,
     "exclude": _ipam_exclude,
     "gateway": optional_address,
     "rangeEnd": optional_address,
     "rangeStart": optional_address,
     "ranges": _ipam_ranges,
-    "resolvConf": string,
+    "resolvConf": text,
     "routes": _ipam_routes,
     "subnet": prefix,
     "type": string,

@@ -3,48 +3,55 @@
 
 from __future__ import annotations
 
-from errno import EEXIST
+from errno import EEXIST, ENOENT
 
 from libcni import sysctl
 from libcni.inet import Prefix, pton
 from libcni.netlink.addr import new_address
 from libcni.netlink.link import set_inet, set_link
-from libcni.netlink.route import APPEND, RT_TABLE_MAIN, new_route
+from libcni.netlink.route import APPEND, RT_SCOPE_LINK, RT_TABLE_MAIN, new_route
 from libcni.netlink.socket import Socket
 from libcni.netns import Inside, Namespace
 from libcni.types.errors import KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_bridge.config import Config
     from libcni.netlink.codec import Message
-    from libcni.types.result import Result
+    from libcni.types.result import Result, Route
 
 #: Seconds that duplicate address detection may take, as with Go, and between looks at it.
 _DAD_TIMEOUT, _DAD_PAUSE = 5.0, 0.02
 
 
 def configure(
-    namespace: Namespace, ifname: str, index: int, result: Result | None, config: Config
+    namespace: Namespace,
+    ifname: str,
+    index: int,
+    result: Result | None,
+    *,
+    up: bool = True,
+    dad: bool = False,
+    loops: bool = False,
 ) -> Socket:
     """Set the container's interface up, with the addresses and routes of `result` if given.
 
-    Needs no undoing: all of it vanishes with the interface. Returns a socket of the container's
-    namespace. Raises CniError 102.
+    up: False leaves it as it is. dad: do duplicate address detection, and wait for it. loops:
+    what the interface sends may come back to it. Needs no undoing: all of it vanishes with the
+    interface. Returns a socket of the container's namespace. Raises CniError 102.
     """
     with Inside(namespace):
         sock = Socket()
         if result is not None:
-            _set_sysctls(ifname, config, any(":" in ip.address for ip in result.ips))
+            prepare(ifname, any(":" in ip.address for ip in result.ips), dad, loops)
     messages: list[Message] = []
     routes = 0
     if result is not None:
         for ip in result.ips:
-            messages.append(new_address(index, Prefix.parse(ip.address), nodad=not config.dad))
+            messages.append(new_address(index, Prefix.parse(ip.address), nodad=not dad))
         routes = len(result.routes)
         # See `announce`.
         messages.append(set_inet(index=index, arp_notify=True))
-    if config.container_interface:
+    if up:
         messages.append(set_link(index=index, up=True))
     if routes and result is not None:
         messages += route_messages(result, index)
@@ -56,7 +63,7 @@ def configure(
                 reply.check()
             else:
                 reply.check(EEXIST)  # IPAM named a route twice
-    if config.dad and result is not None:
+    if dad and result is not None:
         _await_addresses(sock, ifname, index)
     return sock
 
@@ -73,8 +80,6 @@ def announce(sock: Socket, index: int, mac: str) -> None:
 
 def route_messages(result: Result, index: int) -> list[Message]:
     """A request for each route of the result, in its order."""
-    from cni_bridge.addressing import next_hop
-
     messages = []
     for route in result.routes:
         gateway = next_hop(route, result)
@@ -94,12 +99,27 @@ def route_messages(result: Result, index: int) -> list[Message]:
     return messages
 
 
-def _set_sysctls(ifname: str, config: Config, version6: bool) -> None:
-    """Before the interface is up, so that they hold from the first frame on."""
-    if config.dad:
+def next_hop(route: Route, result: Result) -> str:
+    """The gateway of a route: its own, or the first of its family; "" for an on-link route."""
+    if route.gw or (route.scope or 0) >= RT_SCOPE_LINK:
+        return route.gw
+    version6 = ":" in route.dst
+    for ip in result.ips:
+        if ip.gateway and (":" in ip.gateway) == version6:
+            return ip.gateway
+    return ""
+
+
+def prepare(ifname: str, version6: bool, dad: bool = False, loops: bool = False) -> None:
+    """Sysctls of an interface that is still down, so that they hold from its first frame on.
+
+    version6: it gets IPv6 addresses. dad, loops: see `configure`. Acts on the namespace that the
+    thread is in. Raises CniError 102.
+    """
+    if dad:
         sysctl.try_write(f"ipv6/conf/{ifname}/enhanced_dad", "1")
         sysctl.try_write(f"ipv6/conf/{ifname}/accept_dad", "1")
-    elif version6 or config.hairpin:
+    elif version6 or loops:
         # Our addresses are unique, IPAM sees to that; detection would keep the link-local one,
         # which neighbour discovery uses, unusable for a second, and fails with hairpin mode.
         # Not without need: looking up a sysctl takes longer the more namespaces there are.
@@ -108,7 +128,13 @@ def _set_sysctls(ifname: str, config: Config, version6: bool) -> None:
         for name in ("lo", ifname):
             try:
                 off = sysctl.read(f"ipv6/conf/{name}/disable_ipv6") != "0"
-            except OSError:
+            except OSError as error:
+                if name == ifname and error.errno == ENOENT:
+                    raise CniError(
+                        KERNEL,
+                        f"interface {ifname} cannot have IPv6 addresses",
+                        "IPv6 needs an MTU of at least 1280, and a kernel that has it",
+                    ) from error
                 continue
             if off:
                 sysctl.write(f"ipv6/conf/{name}/disable_ipv6", "0")

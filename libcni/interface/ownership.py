@@ -7,20 +7,25 @@ runtime calls DEL, and the interface is another network's.
 
     other end of the veth                            deleted?
     has the alias of this attachment                 yes (its name was changed)
-    has any other alias                              no, it is that attachment's
-    has none, is a port of the network's bridge      yes, as the Go plugins make it
-    has none, is no port of it; or is not on the     only if prevResult has the interface with
-    host (bridge deleted, port detached or moved)    its MAC address
+    has the alias of another attachment              no, it is that attachment's
+    has none, is as the Go plugin of the type        yes
+    makes it (a port of the network's bridge, ...)
+    has none, and is not; or one that somebody else  only if prevResult has the interface with
+    has set; or is not on the host (bridge deleted,  its MAC address
+    port detached or moved)
 """
 
 from __future__ import annotations
 
+from libcni.attachment import is_mark
 from libcni.netlink.codec import NLM_F_REQUEST, Message, Reader
 from libcni.netlink.link import Link, find_link
 from libcni.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from libcni.netlink.codec import Layout
     from libcni.netlink.socket import Socket
     from libcni.netns import Namespace
@@ -33,25 +38,28 @@ _READER = Reader("NETNSA_NSID")
 
 
 def owned_end(
-    sock: Socket, inside: Socket, request: Request, namespace: Namespace, bridge: str
+    sock: Socket,
+    inside: Socket,
+    request: Request,
+    namespace: Namespace,
+    is_go_made: Callable[[Socket, Link], bool],
 ) -> tuple[Socket, Link] | None:
     """The end to delete of the veth named CNI_IFNAME, with the socket of its namespace.
 
-    sock, inside: sockets of the host's and of the container's namespace. None when there is no
-    such interface, or when nothing proves it to be this attachment's: then it is left alone.
-    Changes nothing. Raises NetlinkError.
+    sock, inside: sockets of the host's and of the container's namespace. is_go_made: whether a
+    host end without an alias, seen by `sock`, is like those of the Go plugin of this type. None
+    when there is no such interface, or when nothing proves it to be this attachment's: then it
+    is left alone. Changes nothing. Raises NetlinkError.
     """
     link = find_link(inside, request.ifname)
     if link is None or link.kind != "veth":
         return None
     peer = _host_end(sock, link, namespace)
-    if peer is not None and peer.alias:
+    if peer is not None and is_mark(peer.alias):
         return (sock, peer) if peer.alias == request.attachment.alias else None
-    if peer is not None:
-        master = find_link(sock, bridge)
-        if master is not None and peer.master == master.index:
-            return sock, peer
-    if not _is_in_prev_result(request, link):
+    if peer is not None and not peer.alias and is_go_made(sock, peer):
+        return sock, peer
+    if not is_in_prev_result(request, link):
         return None
     return (inside, link) if peer is None else (sock, peer)
 
@@ -82,7 +90,8 @@ def _namespace_id(sock: Socket, namespace: Namespace) -> int:
     return number
 
 
-def _is_in_prev_result(request: Request, link: Link) -> bool:
+def is_in_prev_result(request: Request, link: Link) -> bool:
+    """True when prevResult has CNI_IFNAME in a container with this link's MAC address."""
     try:
         result = request.prev_result()
     except CniError:

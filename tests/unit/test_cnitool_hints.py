@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cnitool advises after a failure: the likeliest mend, and nothing that could do harm."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from libcni.types.errors import (
+    CONFLICT,
+    INVALID_NETWORK_CONFIG,
+    KERNEL,
+    PLUGIN_NOT_AVAILABLE,
+    TRY_AGAIN_LATER,
+)
+from tests.rig.plugins import ROOT
+from tests.unit.desk import CONTAINER, NETNS, Desk, bridge
+
+
+def hints(desk: Desk) -> list[str]:
+    """The hints of the last run."""
+    lines = desk.err.splitlines()
+    return [line.removeprefix("Hint: ") for line in lines if line.startswith("Hint: ")]
+
+
+def two_plugins(desk: Desk) -> None:
+    desk.recorder.plugin("two", ADD={"cniVersion": "1.1.0"})
+    plugins = [{"type": "one"}, {"type": "two"}]
+    desk.write("10.conflist", {"cniVersion": "1.1.0", "name": "net", "plugins": plugins})
+
+
+def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", TRY_AGAIN_LATER, "busy")
+    assert desk.run("add", "net", NETNS) == 1
+    assert desk.out == ""
+    delete = f"cnitool del net {NETNS} --cache-dir {desk.cache}"
+    assert desk.err.splitlines() == [
+        'Error: plugin type="one" failed (add): busy',
+        "Hint: the cause passes by itself: try again",
+        f"Hint: to remove what is left of it: {delete}",
+    ]
+
+
+def test_an_add_that_was_refused_has_left_nothing(desk: Desk) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", INVALID_NETWORK_CONFIG, "no such key")
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+    desk.recorder.fail("one", "ADD", PLUGIN_NOT_AVAILABLE, "no subnet file")
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+    desk.network(type="absent")
+    assert desk.run("add", "net", NETNS) == 1
+    assert "cnitool del" not in desk.err
+
+
+def test_an_add_that_the_second_plugin_refused_has_left_what_the_first_made(desk: Desk) -> None:
+    two_plugins(desk)
+    desk.recorder.fail("two", "ADD", INVALID_NETWORK_CONFIG, "no such key")
+    assert desk.run("add", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert only.startswith(
+        "the plugins before it have attached it already; to remove what is left: "
+        f"cnitool del net {NETNS}"
+    )
+
+
+def test_a_conflict_of_the_second_plugin_is_not_of_this_attachment(desk: Desk) -> None:
+    two_plugins(desk)
+    desk.recorder.fail("two", "ADD", CONFLICT, "host port 8080 is taken")
+    assert desk.run("add", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert "have attached it already; to remove what is left: cnitool del net" in only
+
+
+@pytest.mark.parametrize(
+    "msg", ['"eth0" already exists but is not a bridge', "host port 8080 is taken", "veth0 exists"]
+)
+def test_no_del_is_advised_for_what_it_would_not_remove(desk: Desk, msg: str) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", CONFLICT, msg)
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+
+
+def test_validate_is_advised_where_it_finds_something(desk: Desk) -> None:
+    desk.recorder.plugin("bridge")
+    desk.recorder.fail("bridge", "ADD", INVALID_NETWORK_CONFIG, "mtu: no")
+    desk.write("10.conflist", bridge(mtu="big"))
+    assert desk.run("add", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert only.startswith("`cnitool validate` says what is wrong")
+    desk.write("10.conflist", bridge(mtu=1500))
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+
+
+def test_what_cap_args_gave_is_to_be_mended_there(desk: Desk) -> None:
+    desk.network()
+    msg = 'runtimeConfig.portMappings[0].hostPort: "8080" does not fit'
+    desk.recorder.fail("one", "ADD", INVALID_NETWORK_CONFIG, msg)
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == ["runtimeConfig holds what CAP_ARGS gives: mend it there"]
+
+
+@pytest.mark.parametrize(("type_", "meant"), [("brigde", ["bridge"]), ("ipvlan", [])])
+def test_a_misspelled_type_is_told_which_is_meant(
+    desk: Desk, type_: str, meant: list[str]
+) -> None:
+    desk.network(type=type_)
+    assert desk.run("add", "net", NETNS) == 1
+    *found, last = hints(desk)
+    assert found == [f"did you mean {name}?" for name in meant]
+    assert last.startswith("set CNI_PATH")
+
+
+def test_an_add_that_cannot_be_remembered_is_attached_all_the_same(desk: Desk) -> None:
+    desk.network()
+    desk.cache.write_text("not a directory")
+    assert desk.run("add", "net", NETNS) == 1
+    assert "cached result" in desk.err
+    assert hints(desk)[-1].startswith("to remove what is left of it: cnitool del net")
+
+
+@pytest.mark.parametrize(
+    ("code", "msg"),
+    [
+        (CONFLICT, "eth0 belongs to another"),
+        (999, "container veth name provided (eth0) already exists"),
+        (999, "duplicate allocation has been requested"),
+    ],
+)
+def test_a_second_add_advises_to_look_first(desk: Desk, code: int, msg: str) -> None:
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    desk.recorder.fail("one", "ADD", code, msg)
+    assert desk.run("add", "net", NETNS) == 1
+    first, second = hints(desk)
+    assert first.startswith("it is attached already; ") and "cnitool check net" in first
+    assert "if nothing uses it" in second and "cnitool del net" in second
+
+
+def test_a_live_attachment_is_not_what_a_failed_add_left(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    desk.recorder.fail("one", "ADD", KERNEL, "no buffers")
+    assert desk.run("add", "net", NETNS) == 1
+    assert "cnitool del" not in desk.err
+
+
+def test_a_conflict_without_an_attachment_may_be_a_leftover(desk: Desk) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", CONFLICT, "eth0 exists")
+    assert desk.run("add", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert only.startswith(
+        "if an ADD that was cut short left it, this removes it: cnitool del net"
+    )
+
+
+def test_commands_in_hints_mean_the_same_attachment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", KERNEL, "no buffers")
+    monkeypatch.setenv("CNI_IFNAME", "net1")
+    netns = "/run/netns/of a shell's"
+    assert desk.run("add", "net", netns) == 1
+    command = hints(desk)[-1].partition("cnitool ")[2]
+    desk.recorder.take()
+    monkeypatch.delenv("CNI_IFNAME")
+    shell = f"exec {sys.executable} -m libcni.cnitool {command}"
+    subprocess.run(["sh", "-c", shell], cwd=ROOT, check=True)
+    (call,) = desk.recorder.take()
+    assert (call["command"], call["ifname"], call["netns"]) == ("DEL", "net1", netns)
+
+
+def test_a_check_of_what_was_never_attached_says_how_to(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("check", "net", NETNS, "-i", "net1") == 1
+    assert CONTAINER in desk.err
+    shown, attaching = hints(desk)
+    assert shown == f"this shows what is attached: cnitool list --cache-dir {desk.cache}"
+    assert f"cnitool add net {NETNS} -i net1" in attaching
+
+
+@pytest.mark.parametrize("verb", ["add", "check", "del"])
+def test_no_path_is_not_the_working_directory(desk: Desk, verb: str) -> None:
+    desk.network()
+    assert desk.run(verb, "net", "") == 1
+    assert desk.err.startswith("Error: the path of the namespace is empty\nDetails: ")
+    assert desk.recorder.take() == []
+
+
+def test_a_relative_path_from_a_directory_that_is_gone(desk: Desk, tmp_path: pathlib.Path) -> None:
+    desk.network()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone}; rmdir {gone}; exec {sys.executable} -m libcni.cnitool add net netns/blue"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: cannot tell where 'netns/blue' is: ")
+    assert "Traceback" not in done.stderr
+    assert desk.recorder.take() == []
+    assert json.loads((desk.net_d / "10-net.conflist").read_text())["name"] == "net"

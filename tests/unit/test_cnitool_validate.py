@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cnitool validate`: what it refuses, what it warns of, and what it lets pass."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.desk import Desk, bridge
+
+
+def test_validate_accepts(desk: Desk) -> None:
+    one = desk.write("10.conflist", bridge())
+    two = desk.write("20.conf", {"name": "other", "type": "foreign", "own": 1})
+    assert desk.run("validate") == 0, desk.err
+    assert desk.out == f"{one}: ok\n{two}: ok\n"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", ["not valid JSON"]),
+        ("[]", ["not a JSON object"]),
+        ({"plugins": [{"type": "a"}]}, ["name"]),
+        (bridge(isGateway=1), ["plugins[0].isGateway", "1", "boolean"]),
+        (bridge(mtu="big"), ["plugins[0].mtu", "big", "integer"]),
+        (bridge(ipam={"type": "host-local", "subnet": 7}), ["plugins[0].ipam.subnet", "7"]),
+        (bridge() | {"cniVersion": "one"}, ["cniVersion", "one"]),
+        (bridge() | {"name": "../x"}, ["name", "../x"]),
+        (bridge() | {"plugins": []}, ["plugins"]),
+        (bridge(type="a/b"), ["plugins[0].type", "a/b"]),
+        (bridge() | {"cniVersion": "9.9.9"}, ['cniVersion: "9.9.9"', "0.1.0", "1.1.0"]),
+        (bridge() | {"cniVersion": "1"}, ['cniVersion: "1"', "1.0.0"]),
+        (bridge() | {"cniVersion": "2.0.0", "cniVersions": ["2.1.0"]}, ['"2.0.0"']),
+    ],
+)
+def test_validate_names_path_value_and_expectation(
+    desk: Desk, document: Any, words: list[str]
+) -> None:
+    file = desk.write("10.conflist", document)
+    assert desk.run("validate", str(file)) == 1
+    assert desk.out == ""
+    assert desk.err.startswith(f"{file}: ")
+    for word in words:
+        assert word in desk.err
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        ({"type": "tuning", "sysctl": {"net.core.somaxconn": 500}}, 'for example "500"'),
+        (
+            {"type": "bridge", "ipam": {"type": "static", "addresses": [{"address": "10.1.2.3"}]}},
+            'for example "10.1.2.3/24"',
+        ),
+    ],
+)
+def test_validate_gives_an_example_that_fits_the_place(
+    desk: Desk, plugin: dict[str, Any], words: str
+) -> None:
+    desk.write("10.conflist", {"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]})
+    assert desk.run("validate") == 1
+    assert words in desk.err
+
+
+def test_validate_says_what_only_the_plugin_knows(desk: Desk) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.5/24"}]]}
+    desk.write("10.conflist", bridge(ipam=ipam))
+    assert desk.run("validate") == 1
+    assert "10.0.0.5/24" in desk.err and "host bits" in desk.err
+
+
+def test_validate_warns_of_keys_that_look_misspelled(desk: Desk) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24", "rangeBegin": ""}]]}
+    ipam["ranges"][0][0]["gatway"] = "10.0.0.1"  # type: ignore[index]
+    desk.write("10.conflist", bridge(isDefaltGateway=True, somethingElse=1, ipam=ipam))
+    assert desk.run("validate") == 0
+    assert len(desk.err.splitlines()) == 2, desk.err
+    for words in (
+        "warning: plugins[0].isDefaltGateway is not a known key; did you mean isDefaultGateway?",
+        "warning: plugins[0].ipam.ranges[0][0].gatway is not a known key; did you mean gateway?",
+    ):
+        assert words in desk.err
+
+
+def test_validate_is_silent_about_what_a_foreign_plugin_may_read(desk: Desk) -> None:
+    desk.recorder.plugin("somebody-elses")
+    ipam = {"type": "somebody-elses", "subnett": "10.0.0.0/24"}
+    desk.write("10.conflist", bridge(isDefaltGateway=True, ipam=ipam))
+    assert desk.run("validate") == 0
+    assert desk.err == ""
+
+
+def test_validate_goes_through_all_files(desk: Desk) -> None:
+    desk.write("10.conflist", bridge())
+    desk.write("20.conflist", bridge())
+    desk.write("30.conflist", "")
+    assert desk.run("validate", *map(str, sorted(desk.net_d.iterdir())), "/nonexistent") == 1
+    assert "10.conflist: ok" in desk.out
+    assert "20.conflist: name: 'net' is taken by" in desk.err
+    assert "30.conflist" in desk.err and "/nonexistent" in desk.err
+
+
+def test_validate_can_ask_the_plugins(desk: Desk) -> None:
+    desk.network(version="1.1.0")
+    assert desk.run("validate", "--plugins") == 0
+    desk.recorder.plugin("one", versions=["0.3.1"])
+    assert desk.run("validate", "--plugins") == 1
+    assert 'plugin one does not support config version "1.1.0"' in desk.err
+
+
+def test_validate_takes_a_version_that_is_offered_beside_unknown_ones(desk: Desk) -> None:
+    desk.write("10.conflist", bridge() | {"cniVersion": "9.0.0", "cniVersions": ["1.1.0"]})
+    assert desk.run("validate") == 0, desk.err
+
+
+@pytest.mark.parametrize("name", ["10.conflist", "10.conf"])
+def test_validate_puts_the_place_before_what_concerns_the_whole_plugin(
+    desk: Desk, name: str
+) -> None:
+    document = bridge(hairpinMode=True, promiscMode=True)
+    place = "plugins[0]: "
+    if name.endswith(".conf"):
+        document, place = {**document["plugins"][0], "name": "net"}, ""
+    file = desk.write(name, document)
+    assert desk.run("validate") == 1
+    assert desk.err.startswith(f"{file}: {place}cannot set hairpin mode and promiscuous mode")
+    del document["name"]
+    desk.write(name, document)
+    assert desk.run("validate") == 1
+    assert "].'" not in desk.err
+
+
+def test_validate_warns_of_plugins_that_are_not_there(desk: Desk) -> None:
+    desk.recorder.plugin("calico")
+    document = bridge(type="brigde", ipam={"type": "host-locl", "subnet": "10.0.0.0/24"})
+    document["plugins"] += [{"type": "calico"}, {"type": "firewall"}, {"type": "nowhere-at-all"}]
+    file = desk.write("10.conflist", document)
+    path = desk.recorder.directory
+    assert desk.run("validate") == 0
+    assert desk.out == f"{file}: ok\n"
+    warning = f"{file}: warning: plugins"
+    assert desk.err.splitlines() == [
+        f'{warning}[0].type: there is no plugin "brigde" in {path}; did you mean bridge?',
+        f'{warning}[0].ipam.type: there is no plugin "host-locl" in {path}; '
+        "did you mean host-local?",
+        f'{warning}[3].type: there is no plugin "nowhere-at-all" in {path}',
+    ]
+
+
+def test_validate_refuses_absent_plugins_when_it_asks_them(desk: Desk) -> None:
+    desk.recorder.plugin("bridge")
+    document = bridge(ipam={"type": "host-locl", "subnet": "10.0.0.0/24"})
+    file = desk.write("10.conflist", document)
+    assert desk.run("validate", "--plugins") == 1
+    assert desk.err.splitlines() == [
+        f'{file}: plugins[0].ipam.type: failed to find plugin "host-locl" in path '
+        f"[{desk.recorder.directory}]"
+    ]
+    desk.recorder.plugin("host-locl", versions=["0.4.0"])
+    assert desk.run("validate", "--plugins") == 1
+    assert 'plugin host-locl does not support config version "1.0.0"' in desk.err
+
+
+_SIX = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}
+_STATIC = {"type": "static", "addresses": [{"address": "fd00::7/64"}]}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "place"),
+    [
+        ([{"type": "bridge", "mtu": 1279, "ipam": _SIX}], "plugins[0].mtu: 1279"),
+        ([{"type": "ptp", "mtu": 576, "ipam": _STATIC}], "plugins[0].mtu: 576"),
+        ([{"type": "bridge", "ipam": _SIX}, {"type": "tuning", "mtu": 1000}], "plugins[1].mtu"),
+    ],
+)
+def test_validate_refuses_an_mtu_that_ipv6_does_not_fit(
+    desk: Desk, plugins: list[dict[str, Any]], place: str
+) -> None:
+    file = desk.write("10.conflist", {"cniVersion": "1.0.0", "name": "net", "plugins": plugins})
+    assert desk.run("validate") == 1
+    assert desk.err.startswith(f"{file}: {place}")
+    assert "1280" in desk.err and "fd00::" in desk.err
+
+
+@pytest.mark.parametrize("mtu", [0, 1280, 9000])
+def test_validate_takes_an_mtu_that_ipv6_fits(desk: Desk, mtu: int) -> None:
+    desk.write("10.conflist", bridge(mtu=mtu, ipam=_SIX))
+    assert desk.run("validate") == 0, desk.err
+
+
+def test_validate_takes_a_small_mtu_without_ipv6(desk: Desk) -> None:
+    desk.write("10.conflist", bridge(mtu=576))
+    assert desk.run("validate") == 0, desk.err
+
+
+def test_validate_warns_of_keys_that_are_given_twice(desk: Desk) -> None:
+    text = json.dumps(bridge(mtu=1500))
+    text = text.replace('"mtu": 1500', '"mtu": 1500, "mtu": 1400, "mtu": 1300')
+    text = text.replace('"subnet":', '"subnet": "10.1.0.0/24", "subnet":')
+    file = desk.write("10.conflist", text)
+    assert desk.run("validate") == 0
+    assert desk.out == f"{file}: ok\n"
+    assert desk.err.splitlines() == [
+        f"{file}: warning: plugins[0].ipam.subnet is given more than once; the last counts",
+        f"{file}: warning: plugins[0].mtu is given more than once; the last counts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plugin", "warnings"),
+    [
+        ({"type": "portmap", "capabilities": {"portMappings": True}}, []),
+        (
+            {"type": "portmap"},
+            [
+                'plugins[1].capabilities: without "portMappings": true portmap is given nothing '
+                "to do",
+            ],
+        ),
+        (
+            {"type": "portmap", "capabilities": {"portMappings": True}, "portMappings": []},
+            [
+                "plugins[1].portMappings is not read here: the runtime gives it to a plugin with "
+                '"capabilities": {"portMappings": true}'
+            ],
+        ),
+        (
+            {"type": "portmap", "capabilities": {"portMapping": True}},
+            [
+                'plugins[1].capabilities: without "portMappings": true portmap is given nothing '
+                "to do",
+                "plugins[1].capabilities.portMapping is read by no plugin of ours; did you mean "
+                "portMappings?",
+            ],
+        ),
+        ({"type": "calico", "capabilities": {"portMapping": True}}, []),
+        ({"type": "firewall", "backend": "nftables"}, []),
+        (
+            {"type": "firewall", "backend": "nftable"},
+            [
+                'plugins[1].backend: "nftable" is none of iptables, nftables and firewalld: one '
+                "is chosen as if not given"
+            ],
+        ),
+    ],
+)
+def test_validate_warns_of_what_would_silently_do_nothing(
+    desk: Desk, plugin: dict[str, Any], warnings: list[str]
+) -> None:
+    desk.recorder.plugin("calico")
+    document = bridge()
+    document["plugins"].append(plugin)
+    file = desk.write("10.conflist", document)
+    assert desk.run("validate") == 0
+    assert desk.err.splitlines() == [f"{file}: warning: {warning}" for warning in warnings]
