@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADD: note what there is, then change it."""
+
+from __future__ import annotations
+
+from cni_tuning import backup, interface
+from cni_tuning.config import Config, data_directory
+from cni_tuning.delete import restore
+from libcni.types.errors import KERNEL, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+    from libcni.types.result import Result
+
+
+def add(request: Request) -> Result:
+    """Tune the interface; returns prevResult with its MAC address and MTU as they are now.
+
+    Idempotent. Raises CniError; then everything is as it was.
+    """
+    result = request.chained_result()
+    config = Config(request)
+    if not config.sysctls and not config.has_link_changes:
+        return result
+    namespace = request.netns()
+    sock, link = interface.find_interface(namespace, request.ifname)
+    if link is None:
+        raise CniError(
+            KERNEL,
+            f"failed to find interface {request.ifname} in {request.netns_path}",
+            "an earlier plugin of the list has to make it",
+        )
+    noted = interface.before(config, link)
+    if config.sysctls:
+        noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
+    path = backup.path_of(data_directory(request.config), request.attachment)
+    request.undo.push(restore, request, path)
+    backup.save(path, noted, request.network)
+    if config.sysctls:
+        interface.write_sysctls(namespace, config.sysctls)
+    if config.has_link_changes:
+        interface.apply(sock, link, config)
+    for entry in result.interfaces:
+        if entry.name == request.ifname and entry.sandbox:
+            entry.mac = config.mac or entry.mac
+            entry.mtu = config.mtu or entry.mtu
+    return result

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CHECK: what was configured is still so; nothing else is looked at."""
+
+from __future__ import annotations
+
+from cni_tuning import interface
+from cni_tuning.config import Config
+from libcni.types.errors import CHECK_FAILED, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+
+
+def check(request: Request) -> None:
+    """Raise CniError 103 naming the attribute or sysctl, what is expected and what there is."""
+    request.require_prev_result()
+    config = Config(request)
+    namespace = request.netns()
+    _, link = interface.find_interface(namespace, request.ifname)
+    if link is None:
+        raise CniError(CHECK_FAILED, f"interface {request.ifname}: expected, found nothing")
+    found: list[tuple[str, object, object]] = []
+    if config.mac:
+        found.append(("MAC address", config.mac, link.mac))
+    if config.mtu:
+        found.append(("MTU", config.mtu, link.mtu))
+    if config.promiscuous:
+        found.append(("promiscuous mode", True, link.is_promiscuous))
+    if config.allmulticast is not None:
+        found.append(("allmulti", config.allmulticast, link.is_allmulticast))
+    if config.txqlen is not None:
+        found.append(("txQLen", config.txqlen, link.txqlen))
+    for what, expected, is_ in found:
+        if expected != is_:
+            raise CniError(
+                CHECK_FAILED,
+                f"{what} of {request.ifname}: expected {_shown(expected)}, found {_shown(is_)}",
+            )
+    for name, value in interface.read_sysctls(namespace, list(config.sysctls)).items():
+        # The kernel shows several numbers with tabs between them.
+        if value.split() != config.sysctls[name].split():
+            raise CniError(
+                CHECK_FAILED, f"sysctl net/{name}: expected {config.sysctls[name]}, found {value}"
+            )
+
+
+def _shown(value: object) -> object:
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GC: forget what attachments that are gone were like."""
+
+from __future__ import annotations
+
+from cni_tuning import backup
+from cni_tuning.config import data_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+
+
+def gc(request: Request) -> None:
+    """Remove the backups of this network's attachments that are not valid. Idempotent.
+
+    Raises CniError 7 without acting when the list of valid attachments is missing, CniError 5.
+    """
+    valid = request.valid_attachments()
+    for path in backup.stale(data_directory(request.config), request.network, valid):
+        backup.remove(path)
