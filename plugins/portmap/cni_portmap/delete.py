@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DEL: whatever either backend, ours or Go's, holds of the attachment goes.
+
+It needs nothing but the identity. Where there is nothing it costs a few questions to the kernel.
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT
+
+from cni_portmap import leftovers, table
+from libcni import orphans
+from libcni.attempts import Attempts
+from libcni.netlink.socket import Socket
+from libcni.nftables import sets
+from libcni.nftables.transaction import (
+    MISSING,
+    TRANSIENT,
+    attempts,
+    commit,
+    find_socket,
+    generation,
+    get_generation,
+    open_socket,
+    refused,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_portmap.removal import Freed
+    from libcni.attachment import Attachment
+    from libcni.skel.request import Request
+
+
+def delete(request: Request) -> None:
+    """Remove the mappings. Idempotent. Raises the first CniError after trying everything."""
+    runtime = request.config.get("runtimeConfig")
+    asked = isinstance(runtime, dict) and bool(runtime.get("portMappings"))
+    remove(request.attachment, asked)
+
+
+def undo(attachment: Attachment) -> None:
+    """`remove` after an ADD that failed: also the table, if this process has made it."""
+    try:
+        remove(attachment)
+    finally:
+        if table.TABLE.made_here:
+            table.TABLE.undo(open_socket())
+
+
+def remove(attachment: Attachment, search: bool = False) -> None:
+    """What DEL does, for any attachment.
+
+    search: it has had mappings, so look for them even where somebody has removed their owner.
+    """
+    steps = Attempts()
+    steps.attempt(orphans.wait, attachment)
+    steps.attempt(_remove_nftables, attachment, steps, search)
+    from libcni.legacy_tables import legacy_versions
+
+    families = legacy_versions("nat")
+    if families:
+        from cni_portmap import ipt
+
+        led_to = steps.attempt(ipt.remove_legacy, attachment, families)
+        if led_to:
+            from cni_portmap.flows import forget_translated
+
+            steps.attempt(forget_translated, led_to)
+    steps.report()
+
+
+def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> None:
+    sock = find_socket()
+    if sock is None:
+        return
+    own = attachment.set_key
+    ours, *theirs = sock.batch(
+        [sets.get_element(table.TABLE, table.OWNERS, own), *leftovers.looks(attachment)]
+    )
+    if ours.error in MISSING:
+        return
+    has_ours = ours.check(ENOENT)
+    has_theirs = leftovers.are_there(theirs)
+    freed: list[Freed] = []
+    if has_ours:
+        from cni_portmap.removal import remove as remove_elements
+
+        freed = steps.attempt(remove_elements, sock, attachment.comment, own) or []
+    elif search:
+        from cni_portmap.removal import remove_orphans
+
+        freed = steps.attempt(remove_orphans, sock, attachment.comment) or []
+    led_to: set[bytes] = set()
+    if has_theirs:
+        led_to = leftovers.targets(sock, attachment)
+        steps.attempt(_remove_leftovers, sock, attachment)
+    if freed or led_to:
+        from cni_portmap import flows
+
+        steps.attempt(flows.forget_freed, freed)
+        steps.attempt(flows.forget_translated, led_to)
+    if has_ours or has_theirs:
+        from libcni.nftables.closing import leave
+
+        leave(sock)
+
+
+def _remove_leftovers(sock: Socket, attachment: Attachment) -> None:
+    for _ in attempts("portmap"):
+        number = generation(sock.batch([get_generation()])[0])
+        changes = leftovers.removal(sock, attachment)
+        if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
+            return

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The iptables backend, rule for rule as the Go plugin makes it.
+
+    -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT          (and OUTPUT)
+    -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment 'dnat name: "podnet" id: "0a1b"'
+                         -m multiport --dports 8080,8443 -j CNI-DN-<hash>
+    -A CNI-DN-<hash> -s 10.244.1.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
+    -A CNI-DN-<hash> -s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
+    -A CNI-DN-<hash> -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.2:80
+    -A CNI-HOSTPORT-SETMARK -j MARK --set-xmark 0x2000/0x2000
+    -A POSTROUTING -j CNI-HOSTPORT-MASQ
+    -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
+
+So either suite deletes what the other made. A look and one transaction for each IP version.
+"""
+
+from __future__ import annotations
+
+from cni_portmap import leftovers
+from cni_portmap.across import refuse_taken_by_nftables
+from cni_portmap.config import Config
+from cni_portmap.mapping import NAMES, PROTOCOLS, Claim
+from cni_portmap.table import VERSIONS
+from cni_portmap.taken import Taken
+from libcni import iptables, orphans
+from libcni.attachment import Attachment
+from libcni.inet import Prefix, ntop, pton
+from libcni.netns_lock import NamespaceLock
+from libcni.types.errors import CHECK_FAILED, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TABLE = "nat"
+_ENTRY, _SET_MARK, _MASQUERADE = "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"
+#: Ports of one multiport match; a range counts twice.
+_PORTS = 15
+#: Characters of a comment; XT_MAX_COMMENT_LEN is 256 with the final NUL.
+_COMMENT = 255
+
+
+def _comment_text(attachment: Attachment) -> str:
+    text = f'dnat name: "{attachment.network}" id: "{attachment.container_id}"'
+    return text[:_COMMENT]
+
+
+class Rules:
+    """What an attachment needs for one IP version, as `iptables-save` shows it."""
+
+    __slots__ = ("chain", "entries", "own", "version")
+
+    def __init__(
+        self, attachment: Attachment, config: Config, target: Prefix, claims: list[Claim]
+    ) -> None:
+        self.version = 4 if len(target.packed) == 4 else 6
+        self.chain = leftovers.chain_name(attachment.network, attachment.container_id)
+        self.own = [
+            line
+            for claim in claims
+            if claim.family == target.family
+            for line in self._translations(config, target, claim)
+        ]
+        self.entries = self._jumps(attachment, config, claims)
+
+    def _translations(self, config: Config, target: Prefix, claim: Claim) -> list[str]:
+        name = NAMES[claim.protocol]
+        bits = len(target.packed) * 8
+        last = claim.port + claim.count - 1
+        ports = f"{claim.port}:{last}" if claim.count > 1 else str(claim.port)
+        host = f"-d {ntop(claim.address)}/{bits} " if claim.address else ""
+        match = f"{host}-p {name} -m {name} --dport {ports}"
+        lines = []
+        if config.snat:
+            mark = f"-j {config.mark_chain or _SET_MARK}"
+            if config.masquerade_all:
+                lines.append(f"-A {self.chain} {match} {mark}")
+            else:
+                lines.append(f"-A {self.chain} -s {target.network().text()} {match} {mark}")
+                if self.version == 4:
+                    lines.append(f"-A {self.chain} -s 127.0.0.1/32 {match} {mark}")
+        address = ntop(target.packed) if self.version == 4 else f"[{ntop(target.packed)}]"
+        to = f"{address}:{claim.target_port}"
+        if claim.count > 1:
+            to += f"-{claim.target_port + claim.count - 1}/{claim.port}"
+        lines.append(f"-A {self.chain} {match} -j DNAT --to-destination {to}")
+        return lines
+
+    def _jumps(self, attachment: Attachment, config: Config, claims: list[Claim]) -> list[str]:
+        """The rules of CNI-HOSTPORT-DNAT, for a group of ports each.
+
+        As in Go these have the ports of both IP versions; the chain tells which it is for.
+        """
+        comment = iptables.quoted(_comment_text(attachment))
+        conditions = " ".join(map(_word, config.conditions.get(self.version, [])))
+        lines = []
+        for name, protocol in PROTOCOLS.items():
+            ports: dict[str, int] = {}
+            for claim in claims:
+                if claim.protocol == protocol:
+                    if claim.count > 1:
+                        ports[f"{claim.port}:{claim.port + claim.count - 1}"] = 2
+                    else:
+                        ports[str(claim.port)] = 1
+            for group in _groups(ports):
+                lines.append(
+                    f"-A {_ENTRY} -p {name} -m comment --comment {comment} "
+                    f"-m multiport --dports {group} {conditions} -j {self.chain}"
+                )
+        return [line.replace("  ", " ") for line in lines]
+
+    def missing(self, saved: list[str]) -> list[str]:
+        """The rules that are not in `saved`; conditions are not compared."""
+        shown = set(saved)
+        absent = [line for line in self.own if line not in shown]
+        jumps = [line for line in saved if line.endswith(f"-j {self.chain}")]
+        for line in self.entries:
+            match = " -m multiport --dports " + line.split(" --dports ")[1].split(" ")[0] + " "
+            protocol = " " + line.split(f"-A {_ENTRY} ")[1].split(" -m ")[0] + " "
+            if not any(match in jump and protocol in jump for jump in jumps):
+                absent.append(line)
+        return absent
+
+
+def _word(word: str) -> str:
+    plain = word.replace("-", "").replace(".", "").replace("/", "").replace(":", "")
+    return word if plain.isalnum() or word == "!" else iptables.quoted(word)
+
+
+def _groups(ports: dict[str, int]) -> list[str]:
+    """Lists of ports that one multiport match can hold."""
+    groups: list[list[str]] = []
+    room = 0
+    for text, size in ports.items():
+        if size > room:
+            groups.append([])
+            room = _PORTS
+        groups[-1].append(text)
+        room -= size
+    return [",".join(group) for group in groups]
+
+
+def _frame(config: Config, saved: list[str]) -> list[str]:
+    """The lines that make what all attachments share, as far as it is missing."""
+    chains = {line.split(" ")[0][1:] for line in saved if line.startswith(":")}
+    lines = []
+    if _ENTRY not in chains:
+        lines.append(f"-N {_ENTRY}")
+    for chain in ("PREROUTING", "OUTPUT"):
+        rule = f"-A {chain} -m addrtype --dst-type LOCAL -j {_ENTRY}"
+        if rule not in saved:
+            lines.append(rule)
+    if not config.snat or config.mark_chain:
+        return lines
+    mark = f"{1 << config.mark_bit:#x}"
+    set_mark = (
+        f'-m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark {mark}/{mark}'
+    )
+    masquerade = f"-m mark --mark {mark}/{mark} -j MASQUERADE"
+    jump = f'-m comment --comment "CNI portfwd requiring masquerade" -j {_MASQUERADE}'
+    for chain, rule in ((_SET_MARK, set_mark), (_MASQUERADE, masquerade)):
+        if chain not in chains:
+            lines.append(f"-N {chain}")
+        if f"-A {chain} {rule}" not in saved:
+            lines.append(f"-A {chain} {rule}")
+    if f"-A POSTROUTING {jump}" not in saved:
+        lines.append(f"-I POSTROUTING {jump}")
+    return lines
+
+
+def _sorted_out(
+    attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
+) -> list[Rules]:
+    return [
+        Rules(attachment, config, target, claims)
+        for family, target in targets.items()
+        if any(claim.family == family for claim in claims)
+    ]
+
+
+def ensure(
+    attachment: Attachment,
+    config: Config,
+    targets: dict[int, Prefix],
+    claims: list[Claim],
+    undo: Callable[[], None],
+) -> None:
+    """Make chain and rules. Idempotent. undo: called before the first change.
+
+    Raises CniError 101 naming the holder of a port with nothing changed, 11 when the lock is not
+    to be had, 102 when iptables refuses or is missing.
+    """
+    families = _sorted_out(attachment, config, targets, claims)
+    orphans.hold(attachment)
+    plain = [c for c in claims if VERSIONS[c.family] not in config.conditions]
+    with NamespaceLock():
+        refuse_taken_by_nftables(attachment, plain)
+        looks = {rules.version: iptables.save(rules.version, TABLE) for rules in families}
+        for rules in families:
+            mine = [c for c in plain if VERSIONS[c.family] == rules.version]
+            refuse_taken(attachment, mine, looks[rules.version])
+        undo()
+        for rules in families:
+            version = rules.version
+            iptables.ensure(version, TABLE, _missing(config, rules), looks[version])
+
+
+def _missing(config: Config, rules: Rules) -> Callable[[list[str]], list[str]]:
+    """What `iptables.ensure` asks for: the lines that `saved` lacks."""
+
+    def missing(saved: list[str]) -> list[str]:
+        lines = _frame(config, saved)
+        if not any(line.startswith(f":{rules.chain} ") for line in saved):
+            lines.append(f"-N {rules.chain}")
+        return lines + rules.missing(saved)
+
+    return missing
+
+
+def refuse_taken(attachment: Attachment, claims: list[Claim], saved: list[str]) -> None:
+    """Raise CniError 101 for a port that a chain of another container leads somewhere.
+
+    claims: of the IP version whose nat table `saved` is, as of `iptables.save`.
+    """
+    own = leftovers.chain_name(attachment.network, attachment.container_id)
+    holders = _holders(saved)
+    for line in saved:
+        words = line.split(" ")
+        if not line.startswith("-A CNI-DN-") or "DNAT" not in words or words[1] == own:
+            continue
+        network, container_id, free = holders.get(words[1], ("?", "?", True))
+        if free or container_id == attachment.container_id:
+            continue
+        protocol = PROTOCOLS.get(_after(words, "-p"))
+        ports = _after(words, "--dport").split(":")
+        if not all(port.isascii() and port.isdigit() and len(port) < 6 for port in ports):
+            continue  # a rule of somebody's that has no port
+        low, high = int(ports[0]), int(ports[-1])
+        host = _after(words, "-d").partition("/")[0]
+        for claim in claims:
+            meets = low < claim.port + claim.count and claim.port <= high
+            apart = host and claim.address and host != ntop(claim.address)
+            if claim.protocol == protocol and meets and not apart:
+                mine = f"network {attachment.network}, container {attachment.container_id}"
+                raise Taken(
+                    f"hostPort {claim.text(max(0, low - claim.port))} for {mine}, "
+                    f"interface {attachment.ifname} is taken by network {network}, "
+                    f"container {container_id}",
+                    f"chain {words[1]}; if that is gone, a DEL of it frees the port",
+                    Attachment(network, container_id, ""),
+                    _packed(_after(words, "--to-destination")),
+                )
+
+
+def _packed(destination: str) -> bytes:
+    """The address of "10.1.2.3:80" or "[fd00::3]:80", packed; b"" of anything else."""
+    try:
+        return pton(destination.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return b""
+
+
+def _after(words: list[str], option: str) -> str:
+    """The word after an option, "" without one."""
+    at = words.index(option) + 1 if option in words else len(words)
+    return words[at] if at < len(words) else ""
+
+
+def _holders(saved: list[str]) -> dict[str, tuple[str, str, bool]]:
+    """Network, container, and whether there are conditions, by chain, from the jumps to it."""
+    found: dict[str, tuple[str, str, bool]] = {}
+    for line in saved:
+        start, _, rest = line.partition(" --dports ")
+        names = line.split('\\"')
+        if line.startswith(f"-A {_ENTRY} ") and len(names) == 5:
+            # Ports, "-j" and the chain: anything more is a condition, as is what is before -p.
+            words = rest.split(" ")
+            plain = len(words) == 3 and start.startswith(f"-A {_ENTRY} -p ")
+            found.setdefault(line.rpartition(" ")[2], (names[1], names[3], not plain))
+    return found
+
+
+def check(
+    attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
+) -> None:
+    """Raise CniError 103 naming the first rule that is missing."""
+    for rules in _sorted_out(attachment, config, targets, claims):
+        saved = iptables.save(rules.version, TABLE)
+        missing = [line for line in _frame(config, saved) if line[1] != "N"]
+        missing += rules.missing(saved)
+        if missing:
+            name = "iptables" if rules.version == 4 else "ip6tables"
+            raise CniError(
+                CHECK_FAILED,
+                f"portmap: {name} table {TABLE} lacks {missing[0][3:]}",
+                "; ".join(missing[1:]),
+            )
+
+
+def remove_legacy(attachment: Attachment, families: list[int]) -> set[bytes]:
+    """Remove the attachment's rules and chains from iptables-legacy. Idempotent.
+
+    families: the IP versions that have a nat table there. Without the tool nothing is done.
+    Returns the addresses, packed, that they led to. Raises CniError 11 or 102.
+    """
+    chains = {
+        leftovers.chain_name(attachment.network, attachment.container_id, prefix)
+        for prefix in leftovers.ENTRIES
+    }
+    led_to: set[bytes] = set()
+    for version in families:
+        led_to |= _delete_legacy(version, lambda chain, _: chain in chains)
+    return led_to
+
+
+def gc_legacy(network: str, containers: set[str], families: list[int]) -> None:
+    """Remove from iptables-legacy what the network's other containers have there."""
+    for version in families:
+        _delete_legacy(
+            version, lambda _, owner: owner[0] == network and owner[1] not in containers
+        )
+
+
+def _delete_legacy(
+    version: int, is_meant: Callable[[str, tuple[str, str, bool]], bool]
+) -> set[bytes]:
+    """Delete the chains for which is_meant(name, its holder) with the jumps to them.
+
+    Returns the addresses, packed, that they led to.
+    """
+    if not iptables.find(version, "save", iptables.LEGACY):
+        return set()
+    saved = iptables.save(version, TABLE, iptables.LEGACY)
+    holders = _holders(saved)
+    names = [line.split(" ")[0][1:] for line in saved if line.startswith((":CNI-DN-", ":CNI-SN-"))]
+    chains = [name for name in names if is_meant(name, holders.get(name, ("", "", False)))]
+    lines = []
+    for chain in chains:
+        lines += [
+            "-D" + line[2:]
+            for line in saved
+            if line.startswith("-A ") and line.endswith(f" -j {chain}")
+        ]
+        lines += [f"-F {chain}", f"-X {chain}"]
+    if lines:
+        iptables.restore(version, TABLE, lines, iptables.LEGACY)
+    led_to = set()
+    for line in saved:
+        start, found, address = line.partition(" -j DNAT --to-destination ")
+        if found and line.startswith("-A ") and start.split(" ")[1] in chains:
+            try:
+                led_to.add(pton(address.rpartition(":")[0].strip("[]")))
+            except ValueError:
+                continue  # a range of addresses, of somebody's who edited the chain
+    return led_to
+
+
+def unusable(versions: tuple[int, ...] = (4,)) -> str:
+    """Why iptables cannot be used here, or "" if it can."""
+    for version in versions:
+        try:
+            iptables.save(version, TABLE)
+        except CniError as error:
+            return error.msg
+    return ""

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""portmap by iptables, and what Go's plugin and ours make of each other's."""
+
+from __future__ import annotations
+
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from libcni.types.errors import CONFLICT, KERNEL
+from tests.netns.portmap_network import (
+    HOST,
+    HOST6,
+    Container,
+    Node,
+    is_refused,
+    listen,
+    mapping,
+    node,
+    source_of,
+)
+from tests.rig.plugins import GO_BIN_DIR, Runner
+
+__all__ = ["node"]
+TWO = (mapping(8080), mapping(8081, hostIP=HOST), mapping(5353, 53, protocol="udp"))
+
+
+@pytest.fixture(params=["nft", "legacy"])
+def variant(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> dict[str, str]:
+    """Variables with which one variant of iptables is the system's."""
+    for family in ("iptables", "ip6tables"):
+        for tool in ("", "-save", "-restore"):
+            (tmp_path / f"{family}{tool}").symlink_to(f"/usr/sbin/xtables-{request.param}-multi")
+    return {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin", "VARIANT": request.param}
+
+
+def saved(node: Node, variant: str = "nft") -> dict[str, list[str]]:
+    """Chains and rules of the nat tables, without what is there before the first plugin."""
+    found = {}
+    for family in ("iptables", "ip6tables"):
+        text = node.host.run(f"/usr/sbin/{family}-{variant}-save", "-t", "nat")
+        lines = [line.partition(" [")[0] if line[0] == ":" else line for line in text.splitlines()]
+        found[family] = [
+            line
+            for line in lines
+            if line.startswith("-A ") or (line.startswith(":") and "CNI" in line)
+        ]
+    return found
+
+
+def of(container: Container, lines: dict[str, list[str]]) -> list[str]:
+    """The lines that belong to a container."""
+    return [
+        line
+        for group in lines.values()
+        for line in group
+        if "CNI-DN-" in line or container.container_id in line
+    ]
+
+
+@pytest.fixture
+def go(node: Node) -> Runner:
+    """Runs Debian's plugin."""
+    return Runner(GO_BIN_DIR, node.host)
+
+
+def test_traffic(node: Node, variant: dict[str, str]) -> None:
+    ours, other = node.container(), node.container()
+    config = ours.config(*TWO, backend="iptables")
+    ours.call("ADD", config, variables=variant).result()
+    server = listen(ours.netns, 80)
+    assert source_of(server, node.client, HOST, 8080) == "10.8.0.2"
+    assert source_of(server, node.client, HOST6, 8080) == "fd00:8::2"
+    for place in (ours.netns, other.netns):
+        assert source_of(server, place, HOST, 8080) == "10.9.0.1"
+    assert source_of(server, None, "127.0.0.1", 8080) == "10.9.0.1"
+    theirs = listen(other.netns, 8080)
+    assert source_of(theirs, node.client, other.address, 8080) == "10.8.0.2"
+    ours.call("CHECK", config, variables=variant).succeeded()
+    ours.delete(variables=variant)
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    ours.call("CHECK", config, variables=variant).failed(103)
+    assert is_refused(node.client, HOST, 8080)
+    ours.delete(variables=variant)
+    if variant["VARIANT"] == "legacy":
+        node.host.expect_leftovers("iptables-legacy keeps its shared chains")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"snat": False},
+        {"markMasqBit": 5},
+        {"conditionsV4": ["!", "-s", "192.0.2.0/24"], "conditionsV6": ["-s", "2001:db8::/32"]},
+    ],
+)
+def test_the_same_rules_as_gos(node: Node, go: Runner, keys: dict[str, Any]) -> None:
+    ours = node.container()
+    many = [mapping(9000 + n) for n in range(20)]
+    config = ours.config(*TWO, *many, backend="iptables", **keys)
+    ours.call("ADD", config).result()
+    made = saved(node)
+    ours.delete()
+    for family in ("iptables", "ip6tables"):
+        node.host.run(family, "-t", "nat", "-F")
+        node.host.run(family, "-t", "nat", "-X")
+    go("portmap", "ADD", config, netns=ours.netns, container_id=ours.container_id).result()
+    theirs = saved(node)
+    assert {k: sorted(v) for k, v in made.items()} == {k: sorted(v) for k, v in theirs.items()}
+    # Ours sees nothing missing in theirs, and theirs can be removed.
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+    assert of(ours, saved(node)) == []
+
+
+def test_go_removes_ours(node: Node, go: Runner) -> None:
+    ours = node.container()
+    config = ours.config(*TWO, backend="iptables")
+    ours.call("ADD", config).result()
+    options: dict[str, Any] = {"netns": ours.netns, "container_id": ours.container_id}
+    # Its own CHECK looks for IPv4's rules in ip6tables, and fails on its own too.
+    go("portmap", "DEL", config, **options).succeeded()
+    assert of(ours, saved(node)) == []
+
+
+def test_ours_removes_gos(node: Node, go: Runner, variant: dict[str, str]) -> None:
+    """By the name of the network alone; another network's stay."""
+    ours, other = node.container(), node.container()
+    for container in (ours, other):
+        port = 8080 + int(container.container_id[-1])
+        config = container.config(mapping(port), mapping(port, protocol="udp"))
+        options: dict[str, Any] = {"netns": container.netns, "variables": variant}
+        go("portmap", "ADD", config, container_id=container.container_id, **options).result()
+    ours.delete(variables=variant)
+    left = of(ours, saved(node, variant["VARIANT"]))
+    assert left and not [line for line in left if ours.container_id in line]
+    assert [line for line in left if other.container_id in line]
+    gc = {
+        "cniVersion": "1.1.0",
+        "name": "podnet",
+        "type": "portmap",
+        "cni.dev/valid-attachments": [],
+    }
+    node.run_plugin("portmap", "GC", {**gc, "name": "other"}, variables=variant).succeeded()
+    assert of(ours, saved(node, variant["VARIANT"])) == left
+    node.run_plugin("portmap", "GC", gc, variables=variant).succeeded()
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    if variant["VARIANT"] == "legacy":
+        node.host.expect_leftovers("iptables-legacy keeps its shared chains")
+
+
+def test_ours_removes_what_old_and_new_versions_left(node: Node) -> None:
+    """CNI-SN- chains of up to 0.7, and the tables of the nftables backend of 1.6 and later."""
+    ours = node.container()
+    from cni_portmap.leftovers import chain_name
+
+    old = chain_name("podnet", ours.container_id, "CNI-SN-")
+    run = node.host.run
+    for words in (
+        f"-N {old}",
+        "-N CNI-HOSTPORT-SNAT",
+        f"-A {old} -s 127.0.0.1/32 -d 10.9.0.2/32 -p tcp --dport 80 -j MASQUERADE",
+        f"-A CNI-HOSTPORT-SNAT -s 10.9.0.2/32 -j {old}",
+    ):
+        run("iptables", "-t", "nat", *words.split())
+    run(
+        "nft",
+        "add table ip cni_hostport; add chain ip cni_hostport hostports; "
+        "add chain ip cni_hostport masquerading; "
+        "add rule ip cni_hostport hostports tcp dport 8080 dnat to 10.9.0.2:80 comment "
+        f'"{ours.container_id}"; '
+        'add rule ip cni_hostport hostports tcp dport 8081 accept comment "other"; '
+        f'add rule ip cni_hostport masquerading masquerade comment "{ours.container_id}"',
+    )
+    ours.delete()
+    ruleset = run("nft", "list", "ruleset")
+    assert ours.container_id not in ruleset and old not in ruleset
+    assert 'comment "other"' in ruleset
+    run("iptables", "-t", "nat", "-X", "CNI-HOSTPORT-SNAT")
+
+
+def test_taken(node: Node, go: Runner) -> None:
+    """By ours or by Go's; the container's other network is no other container."""
+    ours, other = node.container(), node.container()
+    config = ours.config(mapping(8080))
+    go("portmap", "ADD", config, netns=ours.netns, container_id=ours.container_id).result()
+    before = node.host.snapshot()
+    for wanted in (mapping(8080), mapping(8000, hostPortEnd=8090), mapping(8080, hostIP=HOST)):
+        other.call("ADD", other.config(wanted, backend="iptables")).failed(
+            CONFLICT, "8080/tcp", "podnet", other.container_id, ours.container_id
+        )
+    node.host.assert_unchanged(before)
+    other.add(mapping(8080, protocol="udp"), mapping(8081), backend="iptables")
+    ours.add(mapping(8080), backend="iptables", name="second")
+
+
+def test_first_ones_at_once(node: Node) -> None:
+    """Racing first ADDs make what they share once, and one of them has the port."""
+    containers = [node.container() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        calls = [
+            pool.submit(
+                c.call,
+                "ADD",
+                c.config(mapping(9000 + number), mapping(8080 if number % 2 else 9100 + number),
+                         backend="iptables"),
+            )
+            for number, c in enumerate(containers)
+        ]  # fmt: skip
+        replies = [call.result() for call in calls]
+    assert [reply.rc for reply in replies[::2]] == [0] * 4
+    assert sorted(reply.rc for reply in replies[1::2]) == [0, 1, 1, 1]
+    assert {r.json["code"] for r in replies if r.rc} == {CONFLICT}
+    for lines in saved(node).values():
+        assert sorted(lines) == sorted(set(lines))
+        assert len([line for line in lines if " DNAT --to-destination " in line]) == 10
+    for container in containers:
+        container.delete()
+
+
+def test_external_mark_chain(node: Node) -> None:
+    ours = node.container()
+    node.host.run("iptables", "-t", "nat", "-N", "THEIRS")
+    node.host.run("ip6tables", "-t", "nat", "-N", "THEIRS")
+    config = ours.add(mapping(8080), externalSetMarkChain="THEIRS")
+    lines = saved(node)["iptables"]
+    assert len([line for line in lines if line.endswith("-j THEIRS")]) == 2
+    assert not [line for line in lines if "SETMARK" in line]
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+    for family in ("iptables", "ip6tables"):
+        node.host.run(family, "-t", "nat", "-X", "THEIRS")
+
+
+def test_check_notices_each_rule(node: Node) -> None:
+    ours = node.container()
+    config = ours.add(mapping(8080), mapping(5353, protocol="udp"), backend="iptables")
+    for family, lines in saved(node).items():
+        for line in [line for line in lines if line.startswith("-A ")]:
+            import shlex
+
+            words = shlex.split(line)
+            node.host.run(family, "-t", "nat", "-D", *words[1:])
+            ours.call("CHECK", config).failed(103, words[1])
+            ours.call("ADD", config).result()
+            ours.call("CHECK", config).succeeded()
+
+
+def test_refused_by_the_tool(node: Node) -> None:
+    ours = node.container()
+    ours.add(mapping(9000), backend="iptables")
+    before = node.host.snapshot()
+    config = ours.config(mapping(8080), conditionsV4=["--nonsense"], name="second")
+    error = ours.call("ADD", config).failed(KERNEL, "nonsense")
+    assert "iptables-restore" in error["msg"]
+    node.host.assert_unchanged(before)
+
+
+def test_without_the_tool(node: Node) -> None:
+    """DEL needs none for iptables-nft."""
+    ours = node.container()
+    ours.add(mapping(8080), backend="iptables")
+    ours.delete(variables={"PATH": "/nonexistent"})
+    assert of(ours, saved(node)) == []
