@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DEL: the container's rules go, of whichever backend."""
+
+from __future__ import annotations
+
+from cni_firewall.config import FIREWALLD, IPTABLES, NFTABLES, Config, addresses_of
+from libcni import orphans
+from libcni.attempts import Attempts
+from libcni.nftables.closing import leave
+from libcni.types.errors import CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from libcni.inet import Prefix
+    from libcni.netlink.socket import Socket
+    from libcni.skel.request import Request
+
+
+def delete(request: Request) -> None:
+    """Remove rules and sources, found by the attachment's identity; Go's by the addresses of
+    prevResult. Idempotent. Raises the first CniError after trying everything.
+    """
+    remove(request, Config(request.config), "")
+
+
+def remove(request: Request, config: Config, backend: str) -> None:
+    """Remove what ADD made. backend: that of ADD, "" for any."""
+    addresses = _addresses(request)
+    attempts = Attempts()
+    attempts.attempt(orphans.wait, request.attachment)
+    from cni_firewall import ipt, nft, sources
+
+    known = addresses if config.backend not in (IPTABLES, NFTABLES) else []
+    steps: list[tuple[Callable[..., Socket | None], tuple[Any, ...]]] = [
+        (ipt.remove, (addresses,)),
+        (nft.remove, (addresses,)),
+    ]
+    if backend in ("", FIREWALLD):
+        steps.append((sources.remove, (known, config.zone)))
+    open_sockets = []
+    for step, arguments in steps:
+        sock = attempts.attempt(step, request.attachment, *arguments)
+        if sock is not None:
+            open_sockets.append(sock)
+    leave(*open_sockets)
+    attempts.report()
+
+
+def _addresses(request: Request) -> list[Prefix]:
+    """Those of prevResult; none where it is missing or damaged."""
+    try:
+        result = request.prev_result()
+        return addresses_of(result) if result is not None else []
+    except (CniError, ValueError):
+        return []

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend iptables: chains and rules as Go's plugin makes them, in one transaction a family.
+
+Rules of a container are found again by its identity, without prevResult. Looking and removing
+are by netlink where iptables is iptables-nft.
+"""
+
+from __future__ import annotations
+
+from _struct import pack
+
+from cni_firewall import handles, ipt_rules
+from cni_firewall.config import Config
+from cni_firewall.ipt_rules import CHAIN, TABLE, Saved, accepts, version_of
+from libcni import iptables, orphans
+from libcni.legacy_tables import legacy_versions
+from libcni.netlink.codec import Reader, encode
+from libcni.netlink.socket import NetlinkError, Socket
+from libcni.netlink.tables.nft import RULE_ATTRIBUTES, VERDICT
+from libcni.netns_lock import NamespaceLock
+from libcni.nftables import expressions, rules
+from libcni.nftables.transaction import (
+    IPV4,
+    IPV6,
+    LIMIT,
+    MISSING,
+    TRANSIENT,
+    attempts,
+    commit,
+    find_socket,
+    refused,
+)
+from libcni.types.errors import CHECK_FAILED, CniError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from libcni.attachment import Attachment
+    from libcni.inet import Prefix
+    from libcni.netlink.codec import Message
+
+_EXPRESSIONS = Reader("NFTA_RULE_EXPRESSIONS", "NFTA_EXPR_NAME")
+#: NFTA_DATA_VERDICT, with its length and without the flag of a nest, as the kernel shows it.
+_ACCEPT = pack("=HH", 12, 2) + encode(VERDICT, {"NFTA_VERDICT_CODE": expressions.ACCEPT})
+#: Where iptables-nft has its rules, by IP version.
+_FILTERS = {4: handles.FILTERS[IPV4], 6: handles.FILTERS[IPV6]}
+
+
+def ensure(
+    attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str
+) -> list[int]:
+    """Let the addresses' traffic through, and keep `bridge` apart ("" for no policy).
+
+    Idempotent. A family without a tool is passed over, unless it is the container's only one.
+    Returns the IP versions done. Raises CniError 11 or 102.
+    """
+    orphans.hold(attachment)
+    by_version: dict[int, list[Prefix]] = {}
+    for address in addresses:
+        by_version.setdefault(version_of(address), []).append(address)
+    if bridge:
+        # What a bridge carries is kept apart whatever the container's addresses are.
+        for version in (4, 6):
+            by_version.setdefault(version, [])
+    notes = handles.begin(attachment) if addresses else None
+    done = []
+    for version, ours in by_version.items():
+        if not iptables.find(version, "restore"):
+            continue
+        if notes is None or not notes.has_none or bridge or not _is_framed(version, config):
+            _make(attachment, version, ours, config, bridge, notes)
+        else:
+            lines = [f"-A {CHAIN} {rule}" for a in ours for rule in accepts(a, attachment)]
+            iptables.restore(version, TABLE, lines)
+        done.append(version)
+    if not done and by_version:
+        iptables.restore(min(by_version), TABLE, [])  # which says what is not installed
+    if notes is not None:
+        notes.note(CHAIN, sum(2 * len(by_version[version]) for version in done))
+    return done
+
+
+def _make(
+    attachment: Attachment,
+    version: int,
+    addresses: list[Prefix],
+    config: Config,
+    bridge: str,
+    notes: handles.Handles | None,
+) -> None:
+    """Make whatever is missing, of what containers share too, and that once."""
+
+    def missing(saved: list[str]) -> list[str]:
+        lines = ipt_rules.missing(Saved(saved), attachment, addresses, config, bridge)
+        if lines and notes is not None:
+            notes.forget()
+        return lines
+
+    with NamespaceLock():
+        iptables.ensure(version, TABLE, missing)
+
+
+def _is_framed(version: int, config: Config) -> bool:
+    """True if all that containers share is there, as netlink says of iptables-nft.
+
+    That saves a process, and is how it is for all but the first container of a node.
+    """
+    table = _FILTERS[version]
+    sock = find_socket()
+    if sock is None:
+        return False
+    try:
+        if not any(rules.jumps_to(rule, CHAIN) for rule in table.rules(sock, "FORWARD")):
+            return False
+        # It is the first one; whoever put others before it makes us look at all by iptables.
+        first = table.first_rules(CHAIN)
+        return any(rules.jumps_to(rule, config.admin_chain) for rule in first)
+    except CniError:
+        return False  # a kernel without nftables
+    finally:
+        sock.close()
+
+
+def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str) -> None:
+    """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours."""
+    versions = (4, 6) if bridge else sorted({version_of(address) for address in addresses})
+    for version in versions:
+        if not iptables.find(version, "save"):
+            continue
+        saved = Saved(iptables.save(version, TABLE))
+        wanted = list(ipt_rules.frame(config))
+        if bridge:
+            for chain, rules_ in ipt_rules.isolation(config.policy, bridge).items():
+                wanted += [(chain, rule) for rule in rules_]
+        for address in addresses:
+            if version_of(address) != version:
+                continue
+            both = zip(accepts(address, attachment), accepts(address, None), strict=True)
+            wanted += [(CHAIN, rule) for rule, gos in both if not saved.has(CHAIN, gos)]
+        for chain, rule in wanted:
+            if not saved.has(chain, rule):
+                tool = "iptables" if version == 4 else "ip6tables"
+                raise CniError(CHECK_FAILED, f"{tool} table {TABLE} lacks: -A {chain} {rule}")
+
+
+def _mark(attachment: Attachment) -> bytes:
+    return attachment.comment.encode() + b"\0"
+
+
+def remove(attachment: Attachment, addresses: list[Prefix]) -> Socket | None:
+    """Remove the container's rules, and Go's for these addresses. Idempotent; no tool is run
+    where iptables is iptables-nft.
+
+    Returns the socket, whose closing waits (see `libcni.nftables.closing`); None without any.
+    Raises CniError 11 or 102.
+    """
+    mark, packed = _mark(attachment), [address.packed for address in addresses]
+
+    def is_ours(rule: bytes) -> bool:
+        return mark in rule or any(rules.compares_with(rule, p) for p in packed if _is_gos(rule))
+
+    sock = _remove_from_nft(is_ours, attachment)
+    comment = attachment.comment
+    gos = {f"-A {CHAIN} {rule}" for address in addresses for rule in accepts(address, None)}
+    _remove_from_legacy(
+        lambda line: f"--comment {comment} " in line.replace('"', "") or line in gos
+    )
+    return sock
+
+
+def _is_gos(rule: bytes) -> bool:
+    """True for a raw rule that accepts what is from or to one address, as Go's plugin makes it."""
+    read = _EXPRESSIONS.read(RULE_ATTRIBUTES, rule, 4).get("NFTA_RULE_EXPRESSIONS", [])
+    names = [expression.get("NFTA_EXPR_NAME", "") for expression in read]
+    if b"conntrack\0" in rule and names[2:3] == ["match"]:
+        del names[2]
+    return names == ["payload", "cmp", "counter", "immediate"] and _ACCEPT in rule
+
+
+def gc(marks: tuple[str, ...], keep: set[str]) -> None:
+    """Remove the rules whose comment begins with one of `marks` and is not in `keep`.
+
+    Go's rules bear no mark and are left alone. Raises CniError 11 or 102.
+    """
+
+    def owner_of(rule: bytes) -> str:
+        for mark in marks:
+            _, found, rest = rule.partition(mark.encode())
+            if found:
+                return mark + rest.partition(b"\0")[0].decode("utf-8", "replace")
+        return ""
+
+    def is_stale(rule: bytes) -> bool:
+        owner = owner_of(rule)
+        return bool(owner) and owner not in keep
+
+    sock = _remove_from_nft(is_stale)
+    if sock is not None:
+        sock.close()
+
+    def is_stale_line(line: str) -> bool:
+        _, found, rest = line.replace('"', "").partition("--comment ")
+        owner = rest.partition(" ")[0]
+        return bool(found) and owner.startswith(marks) and owner not in keep
+
+    _remove_from_legacy(is_stale_line)
+
+
+def _remove_from_nft(
+    is_meant: Callable[[bytes], bool], attachment: Attachment | None = None
+) -> Socket | None:
+    """Delete the rules that are meant: searched, unless it is known where an attachment's are."""
+    sock = find_socket()
+    if sock is None:
+        return None
+    for _ in attempts("firewall"):
+        changes: list[Message] = []
+        try:
+            known = False
+            if attachment is not None:
+                changes, known = handles.removal(sock, attachment, CHAIN)
+            if not known:
+                # Before the elements, which say that there are any.
+                changes[:0] = [
+                    table.delete_rule(CHAIN, rule)
+                    for table in _FILTERS.values()
+                    for rule in table.rules(sock, CHAIN)
+                    if is_meant(rule)
+                ]
+        except NetlinkError as error:
+            if error.errno in MISSING:
+                break
+            raise
+        if not changes:
+            break
+        from errno import ENOENT
+
+        whole = len(changes) <= LIMIT
+        if not refused(commit(sock, changes[:LIMIT]), ENOENT, *TRANSIENT) and whole:
+            break
+    return sock
+
+
+def _remove_from_legacy(is_ours: Callable[[str], bool]) -> None:
+    for version in legacy_versions(TABLE):
+        if not iptables.find(version, "save", iptables.LEGACY):
+            continue
+        saved = iptables.save(version, TABLE, iptables.LEGACY)
+        lines = [
+            f"-D{line[2:]}" for line in saved if line.startswith(f"-A {CHAIN} ") and is_ours(line)
+        ]
+        if lines:
+            iptables.restore(version, TABLE, lines, iptables.LEGACY)
+
+
+def unusable() -> str:
+    """Why iptables cannot be used here, or "" if it can, for at least one family."""
+    reason = ""
+    for version in (4, 6):
+        try:
+            iptables.save(version, TABLE)
+        except CniError as error:
+            reason = reason or error.msg
+        else:
+            return ""
+    return reason
