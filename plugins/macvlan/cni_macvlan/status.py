@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""STATUS: could an ADD succeed now?"""
+
+from __future__ import annotations
+
+from cni_macvlan.config import Config
+from cni_macvlan.master import require_master
+from libcni.interface.ipam import inquire
+from libcni.netlink.socket import Socket
+from libcni.types.errors import PLUGIN_NOT_AVAILABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+
+
+def status(request: Request) -> None:
+    """Raise CniError 50 when the master is not there, is down or has too small an MTU.
+
+    Also what the IPAM plugin's STATUS raises.
+    """
+    config = Config(request)
+    if not config.in_container:
+        require_master(Socket(), config, PLUGIN_NOT_AVAILABLE)
+    inquire(request)
