@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of spec/: in the tree, in an installed package, and beside a frozen executable."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jsonschema
+import referencing
+import referencing.jsonschema
+
+ROOT = pathlib.Path(__file__).resolve().parent / "spec"
+SCHEMAS = ROOT / "schemas"
+VECTORS = ROOT / "vectors"
+PROFILES = VECTORS / "profiles"
+
+
+def read(path: pathlib.Path) -> Any:
+    """A JSON file. Raises ValueError that names the file."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+@functools.cache
+def _registry() -> Any:
+    found = []
+    for path in sorted(SCHEMAS.glob("*.json")):
+        resource = referencing.Resource.from_contents(
+            read(path), default_specification=referencing.jsonschema.DRAFT7
+        )
+        found.append((path.name, resource))
+    return referencing.Registry().with_resources(found)
+
+
+@functools.cache
+def validator(name: str) -> jsonschema.Draft7Validator:
+    """The validator of spec/schemas/<name>.json, such as "result.1.1.0"."""
+    schema = read(SCHEMAS / f"{name}.json")
+    return jsonschema.Draft7Validator(
+        schema,
+        registry=_registry(),
+        format_checker=jsonschema.Draft7Validator.FORMAT_CHECKER,
+    )
+
+
+def complaints(name: str, document: Any) -> list[str]:
+    """Why a document is not one of spec/schemas/<name>.json: "path: what"; [] when it is."""
+    return [
+        f"{'.'.join(map(str, error.absolute_path)) or 'the document'}: {error.message}"
+        for error in validator(name).iter_errors(document)
+    ]

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plugins that are broken on purpose, one per case: each is caught, and by its case.
+
+A fault may show in another case as well, if that takes the same step on its way; which of the
+control cases it shows in is in broken/also.json, and compared exactly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from broken import plugin
+from broken.faults import FAULTS, TYPES
+from cni_conformance import data, profiles, runner
+from cni_conformance.case import Case, discover
+
+HERE = pathlib.Path(__file__).parent
+#: Cases that a plugin with another fault should pass.
+CONTROL = ("version-answer", "add-del", "env-unknown-command", "check-after-add")
+#: Modules of cases that are tried on other broken plugins, in tests of their own.
+ELSEWHERE = ("interruption", "check_mutations", "concurrency", "full_disk")
+VECTORS: dict[str, Any] = {
+    vector["id"]: vector
+    for path in sorted(data.VECTORS.glob("*.json"))
+    for vector in data.read(path)["cases"]
+}
+CASES = {case.id: case for case in discover()}
+
+pytestmark = pytest.mark.root
+
+
+def _covered() -> list[str]:
+    names = [*VECTORS, *FAULTS]
+    return [name for name in CASES if name in names]
+
+
+def _type(case: Case) -> str:
+    if case.id in TYPES:
+        return TYPES[case.id]
+    known = profiles.well_known()
+    return next(type for type in ("bridge", "tuning", "host-local") if case.applies(known[type]))
+
+
+def test_every_case_has_a_plugin_that_fails_it() -> None:
+    modules = [importlib.import_module(f"cni_conformance.cases.{name}") for name in _modules()]
+    ids = {case for case in CASES if case not in VECTORS}
+    declared = {
+        case.id for case in CASES.values() if any(_is_of(case, module) for module in modules)
+    }
+    assert ids & declared <= set(FAULTS)
+    assert set(FAULTS) <= ids
+
+
+def _modules() -> list[str]:
+    folder = pathlib.Path(plugin.__file__).parents[1] / "cni_conformance/cases"
+    names = [path.stem for path in folder.glob("[a-z]*.py")]
+    return [name for name in names if name not in ELSEWHERE]
+
+
+def _is_of(case: Case, module: Any) -> bool:
+    return bool(case.run.__module__ == module.__name__)
+
+
+@pytest.mark.parametrize("share", range(6))
+def test_each_is_caught_by_its_case(
+    share: int, bin_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    known = profiles.well_known()
+    tasks: list[runner.Task] = []
+    for name in _covered()[share::6]:
+        type = _type(CASES[name])
+        steps = VECTORS[name]["steps"] if name in VECTORS else None
+        program = plugin.make(tmp_path / name, bin_dir, type, name, steps)
+        subject = runner.identify(program, known[type])
+        only = [f"{case}@*" for case in (name, *CONTROL)]
+        found = runner.plan([subject], list(CASES.values()), only)
+        newest = {task.case.id: task for task in found}
+        tasks += newest.values()
+    verdicts = runner.run(tasks, 2, lambda verdict: None, None)
+    caught: dict[str, list[str]] = {name: [] for name in _covered()[share::6]}
+    for task, verdict in zip(tasks, verdicts, strict=True):
+        assert verdict.status != "error", verdict.came
+        if verdict.status == "fail":
+            caught[task.subject.program.parent.name].append(task.case.id)
+    also = json.loads((HERE / "broken/also.json").read_text())
+    expected = {name: sorted({name, *also.get(name, ())}) for name in caught}
+    assert {name: sorted(cases) for name, cases in caught.items()} == expected

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite itself: its data, its reports, what it says to wrong use, and how it is packaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from cni_conformance import (
+    cli,
+    expected,
+    explanation,
+    profiles,
+    report_html,
+    report_json,
+    report_junit,
+    report_text,
+    reports,
+    state,
+    vectors,
+)
+from cni_conformance.case import VERSIONS, discover
+from cni_conformance.outcome import Outcome
+from cni_conformance.verdict import Verdict, conforms
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def verdict(**changes: Any) -> Verdict:
+    """One that holds, but for the changes."""
+    fields = {
+        "plugin": "bridge",
+        "case": "add-del",
+        "version": "1.1.0",
+        "level": "required",
+        "section": "SPEC",
+        "title": "it <works>",
+        "status": "pass",
+        "repeat": "cni-conformance --only add-del@1.1.0 ./bridge",
+        **changes,
+    }
+    return Verdict(**fields)
+
+
+MIXED = [
+    verdict(),
+    verdict(case="a-b", status="fail", level="recommended", expected="<1>", came="\x1b & 2"),
+    verdict(case="c-d", status="skip", came="nothing to do"),
+]
+
+
+def test_every_case_says_where_it_comes_from() -> None:
+    for case in discover():
+        assert case.section and case.title and not case.title.endswith(".")
+        assert case.level in ("required", "recommended")
+        assert set(case.versions) <= set(VERSIONS) and case.versions
+
+
+def test_every_profile_is_named_by_its_type() -> None:
+    for path in (ROOT / "spec/vectors/profiles").glob("*.json"):
+        assert profiles.load(path).type == path.stem
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"cases": [{"id": "x"}]}, "cases.0: 'title' is a required property"),
+        ({"cases": {}}, "cases: {} is not of type 'array'"),
+    ],
+)
+def test_a_mistake_in_a_vector_is_named(document: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        vectors.check(document, pathlib.Path("x.json"))
+
+
+def test_a_mistake_in_a_profile_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"type": "x", "kind": "router", "config": {}}')
+    with pytest.raises(ValueError, match=r"x\.json: kind: 'router' is not one of"):
+        profiles.load(path)
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "merged"),
+    [
+        ({"a": 1}, {"a": None}, {}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ({"a": [1]}, {"a": [2]}, {"a": [2]}),
+        ({"a": 1}, {"a": {"b": None}}, {"a": {}}),
+    ],
+)
+def test_merge_patch(target: Any, patch: Any, merged: Any) -> None:
+    assert profiles.merge_patch(target, patch) == merged
+
+
+def test_what_conforms() -> None:
+    assert conforms(MIXED)
+    assert not conforms([verdict(status="fail")])
+    assert not conforms([verdict(status="error", level="recommended")])
+
+
+def test_expected_findings_are_compared_in_both_directions() -> None:
+    failed = verdict(status="fail", expected="1", came="2")
+    known = {"bridge": {"add-del": {"versions": ["1.1.0"], "reason": "so it is"}}}
+    assert expected.differences(known, [failed]) == []
+    (new,) = expected.differences({}, [failed])
+    assert new.startswith("not expected: bridge add-del 1.1.0: expected 1; came 2")
+    (mended,) = expected.differences(known, [verdict()])
+    assert mended == "expected, but it holds: bridge add-del 1.1.0"
+
+
+def test_reports(tmp_path: pathlib.Path) -> None:
+    report_json.write(MIXED, tmp_path / "json")
+    document = json.loads((tmp_path / "json").read_text())
+    assert document["conforms"] and [v["status"] for v in document["verdicts"]] == [
+        *("pass", "fail", "skip")
+    ]
+    report_junit.write(MIXED, tmp_path / "junit")
+    (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
+    assert suite.attrib["tests"] == "3" and suite.attrib["failures"] == "1"
+    failure = suite.find("testcase/failure")
+    assert failure is not None and failure.text and "expected: <1>" in failure.text
+    page = report_html.page(MIXED)
+    assert "&lt;1&gt;" in page and "<1>" not in page
+    assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
+    assert "http" not in page, "the page needs no network"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a plugin"),
+        (["/nowhere"], "/nowhere: no such file"),
+        (["--only", "no-such-case", "/usr/bin"], "no case 'no-such-case'"),
+        (["--explain", "no-such-case"], "no case 'no-such-case'"),
+        (["--html", "/nope/x.html", "/usr/bin/env"], "--html /nope/x.html: No such file"),
+        (["--json", "/proc", "/usr/bin/env"], "--json /proc: Is a directory"),
+        (["--expect", "/nope.json", "/usr/bin/env"], "--expect /nope.json: No such file"),
+        (["--profile", "/nope.json", "/usr/bin/env"], "--profile /nope.json: No such file"),
+        (["/usr/bin/env"], "no profile for this type; give one by --profile"),
+        (["/usr/bin/env"], '{"type": "env", "kind": "interface", "config": {}}'),
+        (["/usr/bin/env"], "schema/profile.json"),
+    ],
+)
+@pytest.mark.root
+def test_wrong_use(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_page_counts_in_the_right_number() -> None:
+    assert "1 plugin, 3 cases, 3 runs: the plugin conforms." in report_html.page(MIXED)
+    both = [*MIXED, verdict(plugin="tap", status="fail")]
+    assert "2 plugins, 3 cases, 4 runs: the plugins do not all conform." in report_html.page(both)
+
+
+def test_what_a_plugin_said_is_shown_as_text() -> None:
+    failed = Outcome("ADD", 1, b'{\n "code": 7\n}\n', b"it's")
+    assert failed.came() == 'exit status 1\nstdout:\n  {\n   "code": 7\n  }\nstderr: it\'s'
+    assert Outcome("DEL", 0, b"", b"").came() == "exit status 0, nothing on stdout"
+
+
+def test_the_settings_of_an_interface_that_is_left_are_not_listed() -> None:
+    left = ["+ link: veth0 kind=veth", "+ sysctl: ipv4/conf/veth0/forwarding=1"]
+    other = ["+ sysctl: ipv4/conf/all/forwarding=1", "+ sysctl: ipv4/conf/eth1/forwarding=1"]
+    assert state.collapsed([*left, *other]) == [left[0], *other]
+    changed = ["- link: veth0 mtu=1", "+ link: veth0 mtu=2", "+ sysctl: ipv4/conf/veth0/x=1"]
+    assert state.collapsed(changed) == changed
+
+
+def test_an_explanation_is_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--explain", "del-twice"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("del-twice: A second DEL succeeds\n\nlevel     required: ")
+    assert "section   SPEC 1.1.0, section 2, DEL: Remove container" in text
+    assert "1. ADD\n    expected: exit status 0, and on stdout a result" in text
+    assert "the host is as it was before the first step" in text
+    assert "another container was attached and detached" in text
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ({"env": {"CNI_ARGS": "A=1;B=2"}}, "CNI_ARGS='A=1;B=2'"),
+        ({"env": {"CNI_CONTAINERID": "a\n'"}}, r"CNI_CONTAINERID=$'a\x0a\''"),
+        ({"env": {"CNI_NETNS": None}}, "unset CNI_NETNS"),
+        ({"config": {"mtu": None}}, 'the configuration changed by {"mtu": null}'),
+        ({"prevResult": {"ips": [True]}}, 'prevResult: {"ips": [true]}'),
+        ({"stdin": "{"}, "stdin, all of it: {\n"),
+        ({"valid": []}, "cni.dev/valid-attachments: []"),
+    ],
+)
+def test_what_a_step_changes_is_said_as_a_shell_and_json_have_it(
+    step: dict[str, Any], line: str
+) -> None:
+    vector = {"steps": [{"call": "ADD", **step, "expect": {"stdout": "error", "codes": [4, 7]}}]}
+    text = explanation.in_words(vector)
+    assert f"      {line}" in text
+    assert (
+        "expected: another exit status than 0, and on stdout an error object of code 4 or 7"
+        in text
+    )
+
+
+def test_every_explanation_is_free_of_pythons_words() -> None:
+    for case in discover():
+        text = report_text.explain(case)
+        assert case.title in text and " ".join(case.section.split()) in " ".join(text.split())
+        assert "None" not in text and "True" not in text and "['" not in text, case.id
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("option", ["--expect", "--profile"])
+def test_a_broken_file_is_noticed_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, option: str
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{")
+    assert cli.main([option, str(path), "/usr/bin/env"]) == 2
+    assert f"{option} {path}: Expecting property name" in capsys.readouterr().err
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("version-echo@9.9", "for loopback it is run with "),
+        ("result-abbreviated", "it does not apply to loopback"),
+    ],
+)
+def test_only_that_selects_nothing_is_wrong_use(
+    capsys: pytest.CaptureFixture[str], bin_dir: pathlib.Path, pattern: str, words: str
+) -> None:
+    assert cli.main(["--only", pattern, str(bin_dir / "loopback")]) == 2
+    assert f"--only {pattern} selects nothing: {words}" in capsys.readouterr().err
+
+
+@pytest.mark.root
+def test_the_files_are_tried_without_leaving_any(tmp_path: pathlib.Path) -> None:
+    words = [f"--{name}={tmp_path / name}" for name in reports.WRITERS]
+    assert cli.main([*words, "/usr/bin/env"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_the_text_is_not_lost_with_a_full_disk(
+    capsys: pytest.CaptureFixture[str], bin_dir: pathlib.Path
+) -> None:
+    words = ["--only", "version-answer", "--json", "/dev/full", str(bin_dir / "loopback")]
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert "loopback:" in shown.out and "No space left" in shown.err
+
+
+def test_a_reader_that_goes_away_hears_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "cni_conformance", "--list"]
+    ended = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, cwd=HERE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_the_package_holds_its_data(tmp_path: pathlib.Path) -> None:
+    """As `pip install ./tests/conformance` builds it, links and all."""
+    command = [sys.executable, "-c", "import setuptools; setuptools.setup()"]
+    command += ["egg_info", "--egg-base", str(tmp_path)]
+    command += ["build", "--build-base", str(tmp_path), "--build-lib", str(tmp_path / "lib")]
+    subprocess.run(command, check=True, capture_output=True, cwd=HERE)
+    package = tmp_path / "lib/cni_conformance"
+    for folder in ("schemas", "vectors"):
+        for path in (ROOT / "spec" / folder).rglob("*.json"):
+            built = package / "spec" / path.relative_to(ROOT / "spec")
+            assert built.read_bytes() == path.read_bytes()
+    assert (package / "cases/delegation.py").is_file()
