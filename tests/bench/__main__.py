@@ -1,26 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure our plugins side by side with Go's, on hosts made for it and removed after it."""
+"""Measure our plugins side by side with Go's, and the overlay's agent against what it has to
+reach, on hosts made for it and removed after it."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import gc
+import os
 import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.bench import report
+from tests.bench import chain, overlay, overlay_traffic, pods, portmap, report
+from tests.bench.figure import Figure
 from tests.bench.measure import adopt_orphans
-from tests.bench.pods import sandboxes
 from tests.bench.rows import GROUPS, WARM_UP, Bench, Row, load
 from tests.rig import isolation, plugins
 
-_GROUPS = {**GROUPS, "pods": sandboxes}
+_GROUPS = {**GROUPS, **portmap.GROUPS, **chain.GROUPS, **pods.GROUPS}
+#: Of figures that have to reach something of their own.
+_FIGURES: dict[str, Callable[[Bench], list[Figure]]] = {
+    "overlay-join": overlay.joining,
+    "overlay-idle": overlay.idling,
+    "overlay-tcp": overlay_traffic.throughput,
+    "overlay-pings": overlay_traffic.pings,
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -29,7 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=sorted(_GROUPS),
+        choices=sorted({**_GROUPS, **_FIGURES}),
         help="measure this group of rows (may be repeated; default: all)",
     )
     parser.add_argument(
@@ -66,14 +76,18 @@ def main() -> int:
         if not (directory / "bridge").exists():
             console.print(f"[red]no plugins in {directory}[/]: run `make build` or `make setup`")
             return 2
+    # Where agents are looked for, too.
+    os.environ["ADDER_BIN_DIR"] = str(options.bin_dir.resolve())
     isolation.enter()
     gc.disable()
-    wanted = options.only or list(_GROUPS)
+    wanted = options.only or [*_GROUPS, *_FIGURES]
     rows: list[Row] = []
+    figures: list[Figure] = []
     before, started = load(), time.monotonic()
     with Progress(console=console, transient=True) as progress:
         for group in wanted:
-            task = progress.add_task(group, total=options.rounds + WARM_UP)
+            total = options.rounds + WARM_UP if group in _GROUPS else None
+            task = progress.add_task(group, total=total)
             bench = Bench(
                 options.go_dir.resolve(),
                 options.bin_dir.resolve(),
@@ -81,8 +95,11 @@ def main() -> int:
                 functools.partial(progress.advance, task),
             )
             try:
-                rows += _GROUPS[group](bench)
-            except RuntimeError as error:
+                if group in _GROUPS:
+                    rows += _GROUPS[group](bench)
+                else:
+                    figures += _FIGURES[group](bench)
+            except (RuntimeError, AssertionError) as error:
                 progress.stop()
                 console.print(f"[red]{group} failed[/]: {error}", highlight=False)
                 return 1
@@ -99,11 +116,13 @@ def main() -> int:
             "load_after": load(),
             "seconds": round(time.monotonic() - started, 1),
         },
+        figures,
     )
     report.show(console, data)
     for path in report.write(options.output, data):
         console.print(f"wrote {path}", highlight=False)
     missed = [row.key for row in rows if row.target is not None and row.ratio() > row.target]
+    missed += [figure.key for figure in figures if not figure.reached()]
     return 1 if options.check and missed else 0
 
 

@@ -13,11 +13,12 @@ import dataclasses
 import json
 import os
 import pathlib
+import select
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from tests.rig.image import BUSYBOX
@@ -127,12 +128,84 @@ def at_once(calls: Sequence[Call]) -> tuple[Sample, list[Any]]:
     return Sample(wall, sum(sample.cpu for sample, _ in ended) + _orphans()), answers
 
 
+#: Calls of which each is made when the one before has ended, and gets its decoded answer (None
+#: if it had none); what it returns is the answer of the whole.
+Steps = Generator[Call, Any, Any]
+
+
+def in_turn(steps: Steps) -> tuple[Sample, Any]:
+    """Run calls that build on each other: the sum of their samples, and the last word.
+
+    What lies between them, a runtime's reading and writing of JSON, is not in the wall time.
+    """
+    wall = cpu = 0.0
+    answer = None
+    while True:
+        try:
+            call = steps.send(answer)
+        except StopIteration as end:
+            return Sample(wall, cpu), end.value
+        sample, answer = once(call)
+        wall += sample.wall
+        cpu += sample.cpu
+
+
+def all_in_turn(many: Sequence[Steps]) -> tuple[Sample, list[Any]]:
+    """`in_turn` of many at the same moment: wall time until the last has ended, CPU of them all.
+
+    All the first calls are started together, and each next one as soon as its predecessor ends.
+    """
+    poll = select.poll()
+    running: dict[int, tuple[int, Running]] = {}
+    answers: list[Any] = [None] * len(many)
+    cpu = 0.0
+
+    def advance(number: int, answer: Any) -> None:
+        try:
+            call = many[number].send(answer)
+        except StopIteration as end:
+            answers[number] = end.value
+            return
+        started = Running(call)
+        running[started.output] = number, started
+        poll.register(started.output, select.POLLIN)
+
+    begun = time.perf_counter()
+    for number in range(len(many)):
+        advance(number, None)
+    while running:
+        for output, _ in poll.poll():
+            poll.unregister(output)
+            number, ended = running.pop(output)
+            sample, text = ended.wait()
+            cpu += sample.cpu
+            advance(number, json.loads(text) if text.strip() else None)
+    wall = time.perf_counter() - begun
+    return Sample(wall, cpu + _orphans()), answers
+
+
 def peak_memory(call: Call) -> int:
     """Peak resident memory of one execution in kB (the largest of the process and its children).
 
     The kernel counts the memory of whoever executes the program, up to that moment, as the
     program's own, so a small program has to start it and not this one: busybox, 1 MB.
     """
+    return _peak(call)[0]
+
+
+def peak_in_turn(steps: Steps) -> tuple[int, Any]:
+    """The largest `peak_memory` of calls that build on each other, and the last word."""
+    largest, answer = 0, None
+    while True:
+        try:
+            call = steps.send(answer)
+        except StopIteration as end:
+            return largest, end.value
+        peak, answer = _peak(call)
+        largest = max(largest, peak)
+
+
+def _peak(call: Call) -> tuple[int, Any]:
     words = [str(BUSYBOX), "time", "-f", "peak=%M", str(call.program)]
     done = subprocess.run(
         words, input=call.stdin, env=dict(call.environment), capture_output=True, check=False
@@ -140,7 +213,8 @@ def peak_memory(call: Call) -> int:
     lines = [line for line in done.stderr.decode().splitlines() if line.startswith("peak=")]
     if done.returncode or not lines:
         raise RuntimeError(f"{' '.join(words)}: {done.stdout!r} {done.stderr!r}")
-    return int(lines[-1][5:]) // _busybox_unit()
+    answer = json.loads(done.stdout) if done.stdout.strip() else None
+    return int(lines[-1][5:]) // _busybox_unit(), answer
 
 
 def _busybox_unit() -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.bench.chain import plugins_of_a_pod
 from tests.bench.measure import Sample
 from tests.bench.rows import Bench, Row, Side, network
 from tests.rig.containerd import Containerd
@@ -20,18 +21,29 @@ read -r config
 [ "$CNI_COMMAND" = ADD ] || exit 0
 case $CNI_IFNAME in
 lo) echo '{"cniVersion":"0.3.1"}' ;;
-*) cat <<END ;;
-{"cniVersion": "1.0.0", "interfaces": [{"name": "$CNI_IFNAME", "sandbox": "$CNI_NETNS"}],
- "ips": [{"address": "10.99.0.2/16", "interface": 0}]}
-END
+*) echo "{\\"cniVersion\\": \\"1.0.0\\", \\
+ \\"interfaces\\": [{\\"name\\": \\"$CNI_IFNAME\\", \\"sandbox\\": \\"$CNI_NETNS\\"}], \\
+ \\"ips\\": [{\\"address\\": \\"10.99.0.2/16\\", \\"interface\\": 0}]}" ;;
 esac
 """
+_CALLS = {"run": "RunPodSandbox", "stop": "StopPodSandbox", "remove": "RemovePodSandbox"}
+_PORTS = [("TCP", 20080, 80), ("TCP", 20443, 443)]
 
 
-def nothing(directory: pathlib.Path) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What the pods get. key: what the rows' keys begin with. words: what is in their titles."""
+
+    key: str
+    words: str
+    plugins: list[dict[str, Any]]
+    ports: list[tuple[str, int, int]]
+
+
+def nothing(directory: pathlib.Path, names: list[str]) -> pathlib.Path:
     """A bin_dir whose plugins answer and do nothing: what is left is the runtime's own time."""
     directory.mkdir()
-    for name in ("bridge", "loopback"):
+    for name in ["loopback", *names]:
         (directory / name).write_text(_NOTHING)
         (directory / name).chmod(0o755)
     return directory
@@ -43,18 +55,29 @@ class _Node:
     runtime: Containerd
 
 
-def sandboxes(bench: Bench) -> list[Row]:
+def bridge(bench: Bench) -> list[Row]:
+    """Pods that have a bridge with ipMasq."""
+    plugin = {key: value for key, value in network(True).items() if key != "cniVersion"}
+    return _sandboxes(bench, _Kind("pod", "bridge", [plugin], []))
+
+
+def chain(bench: Bench) -> list[Row]:
+    """Pods with two published ports, and what nodes with containerd have for them."""
+    plugins = plugins_of_a_pod()
+    return _sandboxes(bench, _Kind("chain-pod", "bridge, portmap, firewall", plugins, _PORTS))
+
+
+def _sandboxes(bench: Bench, kind: _Kind) -> list[Row]:
     """RunPodSandbox, StopPodSandbox and RemovePodSandbox, as a kubelet waits for them."""
     why = {
         "run": "the runtime's own share (namespace, shim, pause) is the same for both",
-        "stop": "loopback DEL, then bridge DEL with prevResult",
-        "remove": "bridge DEL once more, without namespace and prevResult",
+        "stop": "loopback DEL, then the list's in reverse order, with prevResult",
+        "remove": "the list's DEL once more, without namespace and prevResult",
     }
-    calls = {"run": "RunPodSandbox", "stop": "StopPodSandbox", "remove": "RemovePodSandbox"}
     rows = {
         (verb, columns): Row(
-            f"pod-{verb}-{columns[1].partition(' ')[0]}",
-            f"{calls[verb]}, {columns[1]} against {columns[0]}",
+            f"{kind.key}-{verb}-{columns[1].partition(' ')[0]}",
+            f"{_CALLS[verb]} ({kind.words}), {columns[1]} against {columns[0]}",
             reason,
             columns=columns,
         )
@@ -63,16 +86,17 @@ def sandboxes(bench: Bench) -> list[Row]:
     }
     with tempfile.TemporaryDirectory(prefix="adder-bench-", dir="/run") as scratch:
         root = pathlib.Path(scratch)
+        names = [str(plugin["type"]) for plugin in kind.plugins]
         directories = {
             "Go": bench.go,
             "ours": bench.ours,
-            "nothing at all": nothing(root / "nothing"),
+            "nothing at all": nothing(root / "nothing", names),
         }
         nodes = {}
         try:
             for number, (name, directory) in enumerate(directories.items()):
-                nodes[name] = _start(name, directory, root / f"node{number}")
-            _rounds(bench, nodes, rows)
+                nodes[name] = _start(name, directory, root / f"node{number}", kind)
+            _rounds(bench, nodes, rows, kind)
         finally:
             for node in nodes.values():
                 node.side.enter()
@@ -80,17 +104,18 @@ def sandboxes(bench: Bench) -> list[Row]:
     return list(rows.values())
 
 
-def _start(name: str, directory: pathlib.Path, scratch: pathlib.Path) -> _Node:
-    config = network(True)
-    side = Side(name.partition(" ")[0].lower(), directory, config)
+def _start(name: str, directory: pathlib.Path, scratch: pathlib.Path, kind: _Kind) -> _Node:
+    side = Side(name.partition(" ")[0].lower(), directory, network(True))
     side.enter()
-    plugin = {key: value for key, value in config.items() if key != "cniVersion"}
-    listed = {"cniVersion": "1.0.0", "name": side.config["name"], "plugins": [plugin]}
+    listed = {"cniVersion": "1.0.0", "name": side.config["name"], "plugins": kind.plugins}
     return _Node(side, Containerd(scratch, directory, listed))
 
 
 def _rounds(
-    bench: Bench, nodes: dict[str, _Node], rows: dict[tuple[str, tuple[str, str]], Row]
+    bench: Bench,
+    nodes: dict[str, _Node],
+    rows: dict[tuple[str, tuple[str, str]], Row],
+    kind: _Kind,
 ) -> None:
     by_side = {node.side.name: (name, node.runtime) for name, node in nodes.items()}
     pod = 0
@@ -98,7 +123,9 @@ def _rounds(
         name, runtime = by_side[side.name]
         pod += 1
         walls = {}
-        walls["run"], sandbox = _timed(lambda: runtime.run(f"pod{pod}"))  # noqa: B023
+        walls["run"], sandbox = _timed(
+            lambda: runtime.run(f"pod{pod}", ports=kind.ports)  # noqa: B023
+        )
         if not runtime.addresses(sandbox)[0].startswith("10.99."):
             raise RuntimeError(f"{name}: the pod has {runtime.addresses(sandbox)}")
         walls["stop"], _ = _timed(lambda: runtime.stop(sandbox))  # noqa: B023
@@ -116,3 +143,6 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     value = function()
     return time.perf_counter() - started, value
+
+
+GROUPS: dict[str, Callable[[Bench], list[Row]]] = {"pods": bridge, "chain-pods": chain}

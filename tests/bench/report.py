@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.figure import Figure
 from tests.bench.rows import Row
 
 #: To reach: peak resident memory of any operation, kB.
@@ -27,7 +28,9 @@ def _megabytes(kilobytes: int) -> str:
     return f"{kilobytes / 1024:.1f}" if kilobytes else "-"
 
 
-def document(rows: Sequence[Row], facts: dict[str, Any]) -> dict[str, Any]:
+def document(
+    rows: Sequence[Row], facts: dict[str, Any], figures: Sequence[Figure] = ()
+) -> dict[str, Any]:
     """What build/bench.json holds."""
     peak = max((row.memory[1] for row in rows), default=0)
     return {
@@ -35,6 +38,7 @@ def document(rows: Sequence[Row], facts: dict[str, Any]) -> dict[str, Any]:
         "machine": platform.platform(),
         "processors": len(_processors()),
         "rows": [row.as_json() for row in rows],
+        "figures": [figure.as_json() for figure in figures],
         "peak_kb": {"ours": peak, "target": MEMORY_TARGET, "reached": peak <= MEMORY_TARGET},
     }
 
@@ -45,7 +49,43 @@ def _processors() -> list[str]:
 
 
 def show(console: Console, data: dict[str, Any]) -> None:
-    """Print the table and what explains it."""
+    """Print the tables and what explains them."""
+    if data["rows"]:
+        _show_rows(console, data)
+    if data["figures"]:
+        _show_figures(console, data["figures"])
+    console.print(
+        f"Load average was {data['load_before']:.1f} before, {data['load_after']:.1f} after.",
+        highlight=False,
+    )
+
+
+def _show_figures(console: Console, figures: list[dict[str, Any]]) -> None:
+    table = Table(title="The overlay's agent")
+    for heading in ("what", "measured", "to reach"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for one in figures:
+        style = "" if one["target"] is None else ("green" if one["reached"] else "red")
+        value = _quantity(one["value"], one["unit"])
+        sign = "≥" if one["at_least"] else "≤"
+        target = (
+            "-" if one["target"] is None else f"{sign} {_quantity(one['target'], one['unit'])}"
+        )
+        table.add_row(one["title"], f"[{style}]{value}[/]" if style else value, target)
+    console.print(table)
+    for one in figures:
+        console.print(f"  [bold]{one['title']}[/]: {one['why']}.", highlight=False)
+
+
+def _quantity(value: float, unit: str) -> str:
+    if value == int(value):
+        number = f"{value:,.0f}"
+    else:
+        number = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{number} {unit}".rstrip()
+
+
+def _show_rows(console: Console, data: dict[str, Any]) -> None:
     table = Table(title="Wall time in ms (median / 90th percentile), CPU in ms, peak memory in MB")
     for heading, justify in (
         ("operation", "left"),
@@ -93,8 +133,7 @@ def show(console: Console, data: dict[str, Any]) -> None:
             highlight=False,
         )
     console.print(
-        f"Ratios are medians of the rounds' own ratios, order random within a round; "
-        f"load average was {data['load_before']:.1f} before, {data['load_after']:.1f} after.",
+        "Ratios are medians of the rounds' own ratios, order random within a round.",
         highlight=False,
     )
 
@@ -108,22 +147,23 @@ def write(directory: pathlib.Path, data: dict[str, Any]) -> list[pathlib.Path]:
     return [text, chart]
 
 
-_WIDTH, _LEFT, _RIGHT, _BAR, _GAP = 920, 330, 110, 15, 16
+#: Pixels: of the longest bar, beside it, of a bar's height, between rows, of a title's character.
+_ROOM, _RIGHT, _BAR, _GAP, _CHARACTER = 480, 110, 15, 16, 6.6
 
 
 def svg(data: dict[str, Any]) -> str:
     """Two bars a row, scaled to the row's longer one; the tick is the target."""
     parts: list[str] = []
     y = 64
-    room = _WIDTH - _LEFT - _RIGHT
+    left_edge = 32 + round(_CHARACTER * max((len(r["title"]) for r in data["rows"]), default=0))
     for row in data["rows"]:
         (left, base), (right, ours) = row["sides"].items()
         longest = max(base["median_ms"], ours["median_ms"], 0.001)
         missed = row["target"] is not None and not row["reached"]
-        parts.append(_text(_LEFT - 12, y + _BAR, row["title"], "end", "title"))
+        parts.append(_text(left_edge - 12, y + _BAR, row["title"], "end", "title"))
         parts.append(
             _text(
-                _LEFT - 12,
+                left_edge - 12,
                 y + 2 * _BAR - 1,
                 f"x {row['ratio']:.2f}"
                 + (f" (target {row['target']:.2f})" if row["target"] else ""),
@@ -135,15 +175,15 @@ def svg(data: dict[str, Any]) -> str:
             (0, left, base, "#8aa4c8"),
             (_BAR, right, ours, "#c0392b" if missed else "#2f855a"),
         ):
-            width = room * side["median_ms"] / longest
+            length = _ROOM * side["median_ms"] / longest
             parts.append(
-                f'<rect x="{_LEFT}" y="{y + offset}" width="{width:.1f}" height="{_BAR - 2}" '
+                f'<rect x="{left_edge}" y="{y + offset}" width="{length:.1f}" height="{_BAR - 2}" '
                 f'fill="{colour}"/>'
             )
             label = f"{name} {_milliseconds(side['median_ms'])} ms"
-            parts.append(_text(_LEFT + 4, y + offset + _BAR - 5, label, "start", "label"))
+            parts.append(_text(left_edge + 4, y + offset + _BAR - 5, label, "start", "label"))
         if row["target"]:
-            x = _LEFT + min(room, room * base["median_ms"] * row["target"] / longest)
+            x = left_edge + min(_ROOM, _ROOM * base["median_ms"] * row["target"] / longest)
             parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + _BAR - 2}" y2="{y + 2 * _BAR}" '
                 'stroke="#111" stroke-width="2"/>'
@@ -154,11 +194,12 @@ def svg(data: dict[str, Any]) -> str:
         ".ratio{font-size:11px;fill:#555}.missed{font-size:11px;fill:#c0392b}"
         ".label{font-size:11px;fill:#fff;paint-order:stroke;stroke:#333;stroke-width:1.5px}"
     )
+    width = left_edge + _ROOM + _RIGHT
     head = _text(20, 28, "Adder beside the Go plugins: median wall time", "start", "head")
     note = _text(20, 46, "shorter is better; the tick is the target", "start", "ratio")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" '
-        f'width="{_WIDTH}" height="{y}" role="img">\n<style>{style}</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" '
+        f'width="{width}" height="{y}" role="img">\n<style>{style}</style>\n'
         f'<rect width="100%" height="100%" fill="#fff"/>\n'
         + "\n".join([head, note, *parts])
         + "\n</svg>\n"

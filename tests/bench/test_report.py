@@ -12,7 +12,17 @@ import pytest
 from rich.console import Console
 
 from tests.bench import report
-from tests.bench.measure import Call, Sample, once, peak_memory, percentile90
+from tests.bench.measure import (
+    Call,
+    Sample,
+    Steps,
+    all_in_turn,
+    in_turn,
+    once,
+    peak_in_turn,
+    peak_memory,
+    percentile90,
+)
 from tests.bench.rows import Row
 from tests.rig.plugins import GO_BIN_DIR
 
@@ -51,6 +61,41 @@ def test_documents(tmp_path: pathlib.Path) -> None:
     output = io.StringIO()
     report.show(Console(file=output, width=120), data)
     assert "a <title>" in output.getvalue() and "≤ 0.50" in output.getvalue()
+
+
+def _versions(name: str, times: int) -> Steps:
+    """Ask a plugin so many times; returns the answers."""
+    answers = []
+    for _ in range(times):
+        answers.append((yield Call(GO_BIN_DIR / name, {"CNI_COMMAND": "VERSION"}, b"")))
+    return answers
+
+
+def test_calls_in_turn_get_the_answer_before() -> None:
+    one, _ = once(next(_versions("loopback", 1)))
+    three, answers = in_turn(_versions("loopback", 3))
+    assert [answer["cniVersion"] for answer in answers] == ["1.0.0"] * 3
+    assert three.wall > one.wall / 10 and three.cpu > one.cpu / 10
+    peak, again = peak_in_turn(_versions("loopback", 2))
+    assert again == answers[:2] and peak > 1500
+
+
+def test_many_in_turn_at_once() -> None:
+    names = ["loopback", "bridge", "portmap", "firewall"]
+    steps = [_versions(name, times) for times, name in enumerate(names)]
+    sample, answers = all_in_turn(steps)
+    assert [len(each) for each in answers] == [0, 1, 2, 3]
+    assert all("0.4.0" in answer["supportedVersions"] for each in answers for answer in each)
+    assert sample.cpu > 0 and 0 < sample.wall < 30
+
+
+def test_a_call_that_fails_ends_the_measurement() -> None:
+    def steps() -> Steps:
+        yield Call(GO_BIN_DIR / "loopback", {"CNI_COMMAND": "ADD"}, b"")
+
+    for measure in (in_turn, lambda one: all_in_turn([one])):
+        with pytest.raises(RuntimeError, match="loopback ADD: exit 1"):
+            measure(steps())
 
 
 def test_memory_is_that_of_the_program_alone() -> None:
