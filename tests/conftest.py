@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
+from libcni import orphans
 from tests.rig import isolation, plugins
 from tests.rig.host import Host, Netns
 
@@ -51,6 +52,17 @@ def pytest_runtest_makereport(
     if report.when == "call":
         item.stash[_PASSED] = report.passed
     return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_held() -> Iterator[None]:
+    """Close what plugins called in this process hold: a plugin's process would end by now.
+
+    Such a socket would keep the test's namespace, too.
+    """
+    yield
+    while orphans._held:
+        orphans._held.popitem()[1].close()
 
 
 @pytest.fixture(scope="session")

@@ -39,12 +39,6 @@ subprocess.Popen(["sleep", sys.argv[1]], close_fds=False, stdout=subprocess.DEVN
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test process is many plugins, one after the other: none of them holds anything yet."""
-    monkeypatch.setattr(orphans, "_held", {})
-
-
 def listeners() -> int:
     """How many sockets of ours listen on this host."""
     lines = pathlib.Path("/proc/net/unix").read_text().splitlines()
