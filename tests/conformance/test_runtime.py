@@ -115,6 +115,7 @@ def test_scenarios_are_listed_and_explained(capfd: pytest.CaptureFixture[str]) -
     assert cli.main(words) == 0
     text = capfd.readouterr().out
     assert "section   SPEC 1.1.0, section 2, GC" in text
+    assert "why       A container that is missing from the list loses its address" in text
     assert "- gc valid=" in text
 
 

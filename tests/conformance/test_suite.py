@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from cni_conformance import (
     cli,
+    data,
     expected,
     explanation,
     profiles,
@@ -51,7 +52,14 @@ def verdict(**changes: Any) -> Verdict:
 
 MIXED = [
     verdict(),
-    verdict(case="a-b", status="fail", level="recommended", expected="<1>", came="\x1b & 2"),
+    verdict(
+        case="a-b",
+        status="fail",
+        level="recommended",
+        expected="<1>",
+        came="\x1b & 2",
+        about="What is <lost> is lost.",
+    ),
     verdict(case="c-d", status="skip", came="nothing to do"),
 ]
 
@@ -61,6 +69,16 @@ def test_every_case_says_where_it_comes_from() -> None:
         assert case.section and case.title and not case.title.endswith(".")
         assert case.level in ("required", "recommended")
         assert set(case.versions) <= set(VERSIONS) and case.versions
+
+
+@pytest.mark.parametrize("kind", ["cases", "scenarios"])
+def test_every_case_that_is_data_says_what_goes_wrong_without_it(kind: str) -> None:
+    paths = data.VECTORS.glob("*.json" if kind == "cases" else "runtime/*.json")
+    found = {each["id"]: each.get("why", "") for path in paths for each in data.read(path)[kind]}
+    assert len(found) > 50
+    for id, why in found.items():
+        assert why.endswith(".") and len(why) > 60, id
+    assert len(set(found.values())) == len(found), "a reason is of one case"
 
 
 def test_every_profile_is_named_by_its_type() -> None:
@@ -122,6 +140,7 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     assert document["conforms"] and [v["status"] for v in document["verdicts"]] == [
         *("pass", "fail", "skip")
     ]
+    assert [v["about"] for v in document["verdicts"]] == ["", "What is <lost> is lost.", ""]
     report_junit.write(MIXED, tmp_path / "junit")
     (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
     assert suite.attrib["tests"] == "3" and suite.attrib["failures"] == "1"
@@ -130,6 +149,7 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     page = report_html.page(MIXED)
     assert "&lt;1&gt;" in page and "<1>" not in page
     assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
+    assert "<dt>about</dt><dd>What is &lt;lost&gt; is lost.</dd>" in page
     assert "http" not in page, "the page needs no network"
 
 
@@ -180,6 +200,7 @@ def test_an_explanation_is_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text.startswith("del-twice: A second DEL succeeds\n\nlevel     required: ")
     assert "section   SPEC 1.1.0, section 2, DEL: Remove container" in text
+    assert "why       A runtime repeats a DEL whose answer got lost" in text
     assert "1. ADD\n    expected: exit status 0, and on stdout a result" in text
     assert "the host is as it was before the first step" in text
     assert "another container was attached and detached" in text

@@ -39,7 +39,8 @@ class Case:
     section: where the specification asks for it. level: as its MUST or SHOULD. versions: those
     that it is run for, oldest first. applies: whether it says anything about a type of plugin.
     run: does it, and raises Finding. text: more about it. seconds: after which it counts as
-    hanging. newest_only: run for the newest version alone, as it means the same in all.
+    hanging. newest_only: run for the newest version alone, as it means the same in all. why: what
+    goes wrong for users without it, of cases that are data.
     """
 
     id: str
@@ -52,6 +53,12 @@ class Case:
     text: str = ""
     seconds: float = 60.0
     newest_only: bool = False
+    why: str = ""
+
+    @property
+    def about(self) -> str:
+        """What a finding is shown with: the case's `why`; the docstring of one that is code."""
+        return self.why or " ".join(self.text.split())
 
     def versions_of(self, claimed: Collection[str]) -> list[str]:
         """Those of the versions that a plugin claims for which the case is run."""

@@ -181,6 +181,7 @@ def _finding(verdict: Verdict) -> str:
     rows = {
         "expected": _text(verdict.expected),
         "came": _text(verdict.came),
+        "about": _text(verdict.about),
         "section": _text(verdict.section),
         "repeat": f"<code>{_text(verdict.repeat)}</code>",
     }

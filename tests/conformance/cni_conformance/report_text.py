@@ -105,6 +105,7 @@ def explain(case: Case) -> str:
         f"level     {case.level}: {_LEVELS[case.level]}",
         _wrapped("section", case.section),
         f"versions  {', '.join(case.versions)}{_NEWEST if case.newest_only else ''}",
+        *([_wrapped("why", case.why)] if case.why else []),
     ]
     # Docstrings, and texts of data: paragraphs, and lines that are indented are left alone.
     text = inspect.cleandoc(case.text)

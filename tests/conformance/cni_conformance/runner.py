@@ -186,6 +186,7 @@ def _verdict(
         repeat=repeat_command(task, profile_file),
         seconds=round(seconds, 3),
         calls=tuple(found.get("calls", ())),
+        about=task.case.about if found["status"] == "fail" else "",
     )
 
 

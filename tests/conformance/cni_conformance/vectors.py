@@ -60,6 +60,7 @@ def _case(vector: dict[str, Any]) -> Case:
         lambda bench: _Run(bench, vector).run(),
         explanation.in_words(vector),
         newest_only=vector.get("newestOnly", False),
+        why=vector.get("why", ""),
     )
 
 

@@ -19,7 +19,8 @@ class Verdict:
 
     expected, came: what a finding says; of a skip or an error, `came` is the reason. calls: the
     calls up to a finding, each with environment, stdin and how it ended. repeat: the shell
-    command that runs this alone.
+    command that runs this alone. about: of a finding, what --explain says of its case: what goes
+    wrong for users, or the words of a case that is code.
     """
 
     plugin: str
@@ -34,6 +35,7 @@ class Verdict:
     repeat: str = ""
     seconds: float = 0.0
     calls: tuple[dict[str, Any], ...] = ()
+    about: str = ""
 
     @property
     def is_finding(self) -> bool:

@@ -20,8 +20,8 @@ from cni_conformance.runtime.driver import FEATURES, Runtime
 class Scenario:
     """One thing that a runtime must or should do.
 
-    id, title, section, level, text: as in a case for plugins. since: the oldest version that a
-    runtime must speak; version: the one that the network is written in, else the newest that
+    id, title, section, level, text, why: as in a case for plugins. since: the oldest version that
+    a runtime must speak; version: the one that the network is written in, else the newest that
     the runtime speaks. needs: those of FEATURES that it must have. document: all of it.
     """
 
@@ -30,6 +30,7 @@ class Scenario:
     section: str
     level: Level
     text: str
+    why: str
     since: str
     version: str
     needs: tuple[str, ...]
@@ -79,6 +80,7 @@ def _scenario(document: dict[str, Any]) -> Scenario:
         document["section"],
         document["level"],
         document["text"],
+        document.get("why", ""),
         document.get("since", VERSIONS[0]),
         document.get("version", ""),
         tuple(document.get("needs", ())),

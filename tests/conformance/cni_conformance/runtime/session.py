@@ -71,6 +71,7 @@ def as_case(scenario: Scenario) -> Case:
         lambda profile: False,
         lambda bench: None,
         "\n".join([scenario.text, *needs, *(f"- {step}" for step in steps)]),
+        why=scenario.why,
     )
 
 
@@ -152,4 +153,5 @@ def _verdict(text: str, scenario: Scenario, answer: Any, late: bool, seconds: fl
         repeat=shlex.join(["cni-conformance", "--runtime", text, "--only", scenario.id]),
         seconds=round(seconds, 3),
         calls=tuple(found.get("calls", ())),
+        about=scenario.why if found["status"] == "fail" else "",
     )
