@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from broken import plugin
 from broken.faults import FAULTS, TYPES
+from broken.notation import expect_none
 from cni_conformance import data, profiles, runner
 from cni_conformance.case import Case, discover
 
@@ -85,6 +86,7 @@ def test_each_is_caught_by_its_case(
     for task, verdict in zip(tasks, verdicts, strict=True):
         assert verdict.status != "error", verdict.came
         if verdict.status == "fail":
+            expect_none(f"{verdict.expected}\n{verdict.came}")
             caught[task.subject.program.parent.name].append(task.case.id)
     also = json.loads((HERE / "broken/also.json").read_text())
     expected = {name: sorted({name, *also.get(name, ())}) for name in caught}

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import pytest
+from broken.notation import expect_none
 
 HERE = pathlib.Path(__file__).resolve().parent
 TYPE = "small"
@@ -44,7 +45,10 @@ FAULTS = {
 
 
 def findings(program: pathlib.Path, scratch: pathlib.Path, cases: list[str]) -> dict[str, str]:
-    """Case → what came, of those of `cases` that do not hold; all of them have to be run."""
+    """Case → what was expected and what came, of those of `cases` that do not hold.
+
+    All of them have to be run.
+    """
     profile, report = scratch / "profile.json", scratch / "report.json"
     profile.write_text(json.dumps(PROFILE))
     only = [word for name in cases for word in ("--only", name)]
@@ -59,7 +63,8 @@ def findings(program: pathlib.Path, scratch: pathlib.Path, cases: list[str]) -> 
     assert report.exists(), done.stdout + done.stderr
     verdicts = json.loads(report.read_text())["verdicts"]
     assert {v["case"] for v in verdicts if v["status"] != "skip"} == set(cases), verdicts
-    return {v["case"]: v["came"] for v in verdicts if v["status"] in ("fail", "error")}
+    wrong = [v for v in verdicts if v["status"] in ("fail", "error")]
+    return {v["case"]: f"{v['expected']}; {v['came']}" for v in wrong}
 
 
 @pytest.mark.root
@@ -76,3 +81,4 @@ def test_each_fault_is_caught_by_its_case(tmp_path: pathlib.Path, fault: str) ->
         cases = CHECKS if fault.startswith("blind-") else STATES
     found = findings(program, tmp_path, cases)
     assert found.keys() == FAULTS[fault], json.dumps(found, indent=1)
+    expect_none("\n".join(found.values()))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from broken.notation import expect_none
 from cni_conformance.case import Finding
 from cni_conformance.runtime import scenario
 from cni_conformance.runtime.stage import Stage
@@ -36,3 +37,4 @@ def test_each_fault_is_found_by_exactly_its_scenario(tmp_path: pathlib.Path, fau
     found = findings(tmp_path, fault)
     assert list(found) == [fault], {id: str(finding) for id, finding in found.items()}
     assert found[fault].expected and found[fault].came
+    expect_none(str(found[fault]))

@@ -90,7 +90,7 @@ def test_every_profile_is_named_by_its_type() -> None:
     ("document", "words"),
     [
         ({"cases": [{"id": "x"}]}, "cases.0: 'title' is a required property"),
-        ({"cases": {}}, "cases: {} is not of type 'array'"),
+        ({"cases": {}}, 'cases: {} is not of type "array"'),
     ],
 )
 def test_a_mistake_in_a_vector_is_named(document: Any, words: str) -> None:
@@ -101,7 +101,7 @@ def test_a_mistake_in_a_vector_is_named(document: Any, words: str) -> None:
 def test_a_mistake_in_a_profile_is_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"type": "x", "kind": "router", "config": {}}')
-    with pytest.raises(ValueError, match=r"x\.json: kind: 'router' is not one of"):
+    with pytest.raises(ValueError, match=r'x\.json: kind: "router" is not one of "interface"'):
         profiles.load(path)
 
 

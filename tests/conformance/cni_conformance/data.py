@@ -12,6 +12,8 @@ import jsonschema
 import referencing
 import referencing.jsonschema
 
+from cni_conformance import wording
+
 ROOT = pathlib.Path(__file__).resolve().parent / "spec"
 SCHEMAS = ROOT / "schemas"
 VECTORS = ROOT / "vectors"
@@ -50,7 +52,4 @@ def validator(name: str) -> jsonschema.Draft7Validator:
 
 def complaints(name: str, document: Any) -> list[str]:
     """Why a document is not one of spec/schemas/<name>.json: "path: what"; [] when it is."""
-    return [
-        f"{'.'.join(map(str, error.absolute_path)) or 'the document'}: {error.message}"
-        for error in validator(name).iter_errors(document)
-    ]
+    return wording.complaints(validator(name).iter_errors(document))

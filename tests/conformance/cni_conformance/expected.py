@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from cni_conformance import data
+from cni_conformance import data, wording
 from cni_conformance.verdict import Verdict
 
 _SCHEMA: dict[str, Any] = {
@@ -35,9 +35,8 @@ Expected = dict[str, dict[str, dict[str, Any]]]
 def load(path: pathlib.Path) -> Expected:
     """A file of expected findings. Raises OSError, or ValueError that says what is wrong."""
     document = data.read(path)
-    for error in jsonschema.Draft7Validator(_SCHEMA).iter_errors(document):
-        place = ".".join(map(str, error.absolute_path)) or "the document"
-        raise ValueError(f"{path}: {place}: {error.message}")
+    for wrong in wording.complaints(jsonschema.Draft7Validator(_SCHEMA).iter_errors(document)):
+        raise ValueError(f"{path}: {wrong}")
     found: Expected = document
     return found
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from cni_conformance.outcome import shorten
+from cni_conformance.wording import shorten
 
 _STDOUT = {
     "result": "exit status 0, and on stdout a result that is valid for the version",

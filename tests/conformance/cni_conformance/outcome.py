@@ -9,24 +9,16 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from cni_conformance import data
+from cni_conformance import data, wording
 from cni_conformance.case import Finding
-
-#: How much of a stream a report quotes, in characters.
-_QUOTED = 600
-
-
-def shorten(text: str, limit: int = _QUOTED) -> str:
-    """The beginning of a text, for a message."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
 def _quoted(name: str, stream: bytes) -> str:
-    text = shorten(stream.decode("utf-8", "replace").rstrip("\n"))
-    if "\n" in text:
-        return f"\n{name}:\n{textwrap.indent(text, '  ')}"
-    if text:
-        return f"\n{name}: {text}"
+    said = wording.shorten(wording.text(stream).rstrip("\n"))
+    if "\n" in said:
+        return f"\n{name}:\n{textwrap.indent(said, '  ')}"
+    if said:
+        return f"\n{name}: {said}"
     return "" if name == "stderr" else f", nothing on {name}"
 
 
@@ -90,7 +82,7 @@ class Outcome:
         if wrong:
             raise Finding(
                 f"a result as version {version} describes it",
-                f"{'; '.join(wrong[:3])} in {json.dumps(document)}",
+                f"{'; '.join(wrong[:3])} in {wording.show(document)}",
             )
         assert isinstance(document, dict)
         return document

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import jsonschema
 
-from cni_conformance import data
+from cni_conformance import data, wording
 from cni_conformance.case import VERSIONS
 
 Kind = Literal["interface", "ipam", "chained"]
@@ -73,10 +73,7 @@ def load(path: pathlib.Path) -> Profile:
     """A profile from a file. Raises OSError, or ValueError that says what is wrong with it."""
     document = data.read(path)
     schema = data.read(data.VECTORS / "schema/profile.json")
-    wrong = [
-        f"{'.'.join(map(str, error.absolute_path)) or 'the document'}: {error.message}"
-        for error in jsonschema.Draft7Validator(schema).iter_errors(document)
-    ]
+    wrong = wording.complaints(jsonschema.Draft7Validator(schema).iter_errors(document))
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     document.pop("$schema", None)

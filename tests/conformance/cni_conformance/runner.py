@@ -15,9 +15,10 @@ from typing import Any
 from cni_conformance import isolate
 from cni_conformance.bench import Bench, Invocation
 from cni_conformance.case import VERSIONS, Case, Finding, NotApplicable
-from cni_conformance.outcome import Outcome, shorten
+from cni_conformance.outcome import Outcome
 from cni_conformance.profiles import Profile
 from cni_conformance.verdict import Verdict
+from cni_conformance.wording import shorten, show, text
 
 #: What a call costs before the suite asks whether it hangs, in seconds.
 _VERSION_SECONDS = 30.0
@@ -64,8 +65,7 @@ def identify(program: pathlib.Path, profile: Profile) -> Subject:
         stdin = json.dumps({"cniVersion": VERSIONS[-1]}).encode()
         process = Invocation(str(program), environment, stdin).start()
         streams = process.communicate(stdin, _VERSION_SECONDS)
-        stdout, stderr = (stream.decode("utf-8", "replace") for stream in streams)
-        return [process.returncode, stdout, stderr]
+        return [process.returncode, *map(text, streams)]
 
     answer = isolate.run(work, [program.parent], _VERSION_SECONDS + 5)
     if not isinstance(answer, list):
@@ -77,7 +77,7 @@ def identify(program: pathlib.Path, profile: Profile) -> Subject:
     except (ValueError, TypeError, KeyError):
         raise Unusable(
             f"{program}: VERSION gave no supportedVersions: exit status {status}, "
-            f"stdout {shorten(stdout)!r}, stderr {shorten(stderr)!r}"
+            f"stdout {show(stdout)}, stderr {show(stderr)}"
         ) from None
     usable = tuple(version for version in claimed if version in profile.versions())
     if not usable:
@@ -86,8 +86,8 @@ def identify(program: pathlib.Path, profile: Profile) -> Subject:
 
 
 def _last_line(answer: Any) -> str:
-    text = answer.get("traceback", "") if isinstance(answer, dict) else ""
-    return text.strip().rpartition("\n")[2] or "no answer"
+    trace = answer.get("traceback", "") if isinstance(answer, dict) else ""
+    return trace.strip().rpartition("\n")[2] or "no answer"
 
 
 def wanted(patterns: Sequence[str], case: Case, version: str) -> bool:
@@ -157,10 +157,10 @@ def _perform(task: Task) -> dict[str, Any]:
 def _describe(invocation: Invocation, outcome: Outcome) -> dict[str, Any]:
     return {
         "environment": {k: v for k, v in invocation.environment.items() if k.startswith("CNI_")},
-        "stdin": shorten(invocation.stdin.decode("utf-8", "replace"), _TEXT),
+        "stdin": shorten(text(invocation.stdin), _TEXT),
         "status": outcome.status,
-        "stdout": shorten(outcome.stdout.decode("utf-8", "replace"), _TEXT),
-        "stderr": shorten(outcome.stderr.decode("utf-8", "replace"), _TEXT),
+        "stdout": shorten(text(outcome.stdout), _TEXT),
+        "stderr": shorten(text(outcome.stderr), _TEXT),
     }
 
 

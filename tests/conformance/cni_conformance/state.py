@@ -161,7 +161,7 @@ def _routes(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
 
 def _metrics(route: Any) -> str:
     metrics = route.get("metrics")
-    return f"metrics {metrics['attrs']}" if metrics else ""
+    return f"metrics {json.dumps(metrics['attrs'], default=str)}" if metrics else ""
 
 
 def _rules(netlink: IPRoute) -> Iterator[str]:
@@ -176,23 +176,25 @@ def _rules(netlink: IPRoute) -> Iterator[str]:
 def _neighbours(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
     for entry in netlink.get_neighbours():
         if entry["state"] & _NUD_PERMANENT:
-            yield f"{names.get(entry['ifindex'])} {entry.get('dst')} {entry.get('lladdr')}"
+            name, address = names.get(entry["ifindex"], "?"), entry.get("lladdr") or "-"
+            yield f"{name} {entry.get('dst')} {address}"
 
 
 def _forwarding(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
     for entry in netlink.fdb("dump"):
-        address = str(entry.get("lladdr"))
+        address = entry.get("lladdr") or "-"
         # An interface joins multicast groups some time after it came up; what a bridge learned
         # goes by itself.
         if not address.startswith(("33:33:", "01:00:5e")) and entry["state"] & _NUD_PERMANENT:
-            yield f"{names.get(entry['ifindex'])} {address} {entry.get('dst') or ''}".strip()
+            name = names.get(entry["ifindex"], "?")
+            yield f"{name} {address} {entry.get('dst') or ''}".strip()
 
 
 def _vlans(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
     for link in netlink.get_vlans():
         described = link.get_attr("IFLA_AF_SPEC")
         for vlan in described.get_attrs("IFLA_BRIDGE_VLAN_INFO") if described else ():
-            yield f"{names.get(link['index'])} {vlan['vid']} flags={vlan['flags']}"
+            yield f"{names.get(link['index'], '?')} {vlan['vid']} flags={vlan['flags']}"
 
 
 def _disciplines(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
@@ -202,7 +204,7 @@ def _disciplines(netlink: IPRoute, names: dict[int, str]) -> Iterator[str]:
         if kind not in ("noqueue", "pfifo_fast", "fq_codel", "mq", "noop", "pfifo"):
             parameters = discipline.get_attr("TCA_OPTIONS") if kind == "tbf" else None
             text = json.dumps(parameters["attrs"], default=str) if parameters else ""
-            name = names.get(discipline["index"])
+            name = names.get(discipline["index"], "?")
             yield f"{name} {kind} parent={discipline['parent']:#x} {text}".strip()
 
 
@@ -280,7 +282,8 @@ def _settings(link: Any) -> Iterator[str]:
     }
     for family, names in _SETTINGS.items():
         for name in names.split() if found[family] else ():
-            yield f"{family}/conf/{link.get('ifname')}/{name}={found[family].get(name)}"
+            value = found[family].get(name, "-")  # of a kernel that does not have it
+            yield f"{family}/conf/{link.get('ifname')}/{name}={value}"
 
 
 def _files() -> Iterator[str]:

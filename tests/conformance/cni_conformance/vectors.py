@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
 import jsonschema
 
-from cni_conformance import data, explanation, links
+from cni_conformance import data, explanation, links, wording
 from cni_conformance.bench import Attachment, Bench
 from cni_conformance.case import Case, Finding, NotApplicable, at_least
 from cni_conformance.outcome import Outcome
@@ -32,10 +31,7 @@ def load_cases() -> list[Case]:
 def check(document: Any, path: pathlib.Path) -> None:
     """Hold a file of vectors to spec/vectors/schema/vectors.json. Raises ValueError."""
     schema = data.read(data.VECTORS / "schema/vectors.json")
-    wrong = [
-        f"{'.'.join(map(str, error.absolute_path)) or 'the document'}: {error.message}"
-        for error in jsonschema.Draft7Validator(schema).iter_errors(document)
-    ]
+    wrong = wording.complaints(jsonschema.Draft7Validator(schema).iter_errors(document))
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
 
@@ -173,9 +169,10 @@ class _Run:
     def judge_version(self, expected: str | None, error: dict[str, Any]) -> None:
         came = error.get("cniVersion")
         if expected == "any" and not came:
-            raise Finding("a cniVersion in the error", json.dumps(error))
+            raise Finding("a cniVersion in the error", wording.show(error))
         if expected == "same" and came != self.bench.version:
-            raise Finding(f'"cniVersion": "{self.bench.version}" in the error', json.dumps(error))
+            wanted = f'"cniVersion": "{self.bench.version}" in the error'
+            raise Finding(wanted, wording.show(error))
 
 
 def _has_container(command: str) -> bool:

@@ -357,7 +357,7 @@ class SmallRuntime:
         if answer.status:
             result = isinstance(answer.stdout, dict) and "code" not in answer.stdout
             if not (result and self.has("add-exit-status")):
-                raise Failed(f"{plugin['type']}: {answer.stdout}")
+                raise Failed(f"{plugin['type']}: {json.dumps(answer.stdout)}")
         return answer
 
     def _find(self, type: str) -> str | None:

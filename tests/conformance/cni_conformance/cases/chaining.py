@@ -10,6 +10,7 @@ from pyroute2 import IPRoute
 
 from cni_conformance.bench import Attachment, Bench
 from cni_conformance.case import Finding, case
+from cni_conformance.wording import show
 
 _PREV = "SPEC 1.1.0, section 2, ADD: prevResult; section 3, Adding an attachment"
 _CHECK = "SPEC 1.1.0, section 2, CHECK"
@@ -40,10 +41,10 @@ def chain_passes_on(bench: Bench) -> None:
     for key, wanted in _core(pod.base).items():
         came = result[key]
         if key == "dns" and came != wanted:
-            raise Finding(f"dns as in prevResult: {wanted}", f"{came}")
+            raise Finding(f"dns as in prevResult: {show(wanted)}", show(came))
         missing = [item for item in wanted if key != "dns" and item not in came]
         if missing:
-            raise Finding(f"{key} of prevResult in the result", f"without {missing}")
+            raise Finding(f"{key} of prevResult in the result", f"without {show(missing)}")
 
 
 @case(

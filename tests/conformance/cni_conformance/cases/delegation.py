@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from cni_conformance.bench import Attachment, Bench
 from cni_conformance.case import Finding, Level, case
-from cni_conformance.outcome import Outcome, shorten
+from cni_conformance.outcome import Outcome
 from cni_conformance.profiles import Profile
 from cni_conformance.recorder import Call, ipam_result
+from cni_conformance.wording import listed, shorten, show, text
 
 _SECTION = "SPEC 1.1.0, section 4, Delegated plugin execution procedure"
 _CODE, _MESSAGE = 123, "the recording delegate was told to fail"
@@ -58,7 +59,7 @@ def _expect_passed_on(outcome: Outcome) -> None:
     """The delegate's error is the caller's."""
     error = outcome.expect_error(names=[_MESSAGE])
     if error["code"] != _CODE:
-        raise Finding(f"the delegate's error code {_CODE}", json.dumps(error))
+        raise Finding(f"the delegate's error code {_CODE}", show(error))
 
 
 def _last(bench: Bench, command: str) -> Call:
@@ -77,7 +78,10 @@ def delegate_environment(bench: Bench) -> None:
     came = _last(bench, "ADD").environment
     for name, value in call.environment.items():
         if came.get(name) != value:
-            raise Finding(f"{name}={value} for the delegate", f"{name}={came.get(name)}")
+            raise Finding(
+                f"{name}={value} for the delegate",
+                f"{name}={came[name]}" if name in came else f"no {name}",
+            )
 
 
 @_case("delegate-stdin", "The delegate gets the whole configuration", "required")
@@ -90,7 +94,7 @@ def delegate_stdin(bench: Bench) -> None:
     came = _last(bench, "ADD").config()
     wanted = json.loads(call.stdin)
     if came != wanted:
-        raise Finding(shorten(json.dumps(wanted)), shorten(json.dumps(came)))
+        raise Finding(show(wanted), show(came))
 
 
 @_case(
@@ -102,13 +106,13 @@ def delegate_result(bench: Bench) -> None:
     """The address, with the index of the interface from 0.3.0 on, and the route."""
     pod = _pod(bench)
     result = pod.add().expect_result(bench.version)
-    text = json.dumps(result)
+    document = json.dumps(result)
     for wanted in ("10.99.0.77/16", "10.97.0.0/16"):
-        if wanted not in text:
-            raise Finding(f"{wanted} in the result", text)
-    lines = pod.sandbox.state()
-    if not any(line.startswith(f"{pod.ifname} 10.99.0.77/16") for line in lines.lines("address")):
-        raise Finding(f"10.99.0.77/16 on {pod.ifname}", f"{sorted(lines.lines('address'))}")
+        if wanted not in document:
+            raise Finding(f"{wanted} in the result", show(result))
+    addresses = sorted(pod.sandbox.state().lines("address"))
+    if not any(line.startswith(f"{pod.ifname} 10.99.0.77/16") for line in addresses):
+        raise Finding(f"10.99.0.77/16 on {pod.ifname}", listed(addresses))
 
 
 def _forwards(command: str, bench: Bench) -> None:
@@ -125,7 +129,8 @@ def _forwards(command: str, bench: Bench) -> None:
     wanted = json.loads(bench.calls[-1][0].stdin)
     if call.config() != wanted:
         raise Finding(
-            f"the delegate's {command} with the plugin's configuration", shorten(str(call.stdin))
+            f"the delegate's {command} with the plugin's configuration: {show(wanted)}",
+            shorten(text(call.stdin)) or "nothing on its stdin",
         )
 
 
@@ -190,7 +195,7 @@ def delegate_add_fails_del(bench: Bench) -> None:
     _fail(bench, "ADD")
     pod.add().expect_error()
     if bench.recorder.commands()[-2:] != ["ADD", "DEL"]:
-        raise Finding("ADD, then DEL of the delegate", ", ".join(bench.recorder.commands()))
+        raise Finding("ADD, then DEL of the delegate", listed(bench.recorder.commands()))
 
 
 @_case(
@@ -298,7 +303,8 @@ def delegate_garbage(bench: Bench) -> None:
     for answer in (b"no JSON", b"[]", b'{"cniVersion": "1.0.0", "ips": "x"}'):
         bench.recorder.answer("ADD", answer)
         pod.add().expect_error()
-        bench.expect_unchanged(before, f"the host as before an ADD whose delegate said {answer!r}")
+        said = text(answer)
+        bench.expect_unchanged(before, f"the host as before an ADD whose delegate said {said}")
         pod.expect_inside_unchanged()
 
 

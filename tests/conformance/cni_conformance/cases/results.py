@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from typing import Any
 
 from pyroute2 import IPRoute
 
 from cni_conformance.bench import Attachment, Bench
 from cni_conformance.case import Finding, NotApplicable, case
+from cni_conformance.wording import listed, show
 
 _SECTION = "SPEC 1.1.0, section 5, ADD Success"
 
@@ -51,12 +51,12 @@ def result_interface(bench: Bench) -> None:
     if len(named) != 1:
         raise Finding(
             f"one interface {pod.ifname} with the sandbox {pod.sandbox.path}",
-            json.dumps(result.get("interfaces")),
+            show(result.get("interfaces", [])),
         )
     link, _ = _inside(pod, pod.ifname)
     for key in ("mac", "mtu"):
         if named[0].get(key) and named[0][key] != link[key]:
-            raise Finding(f"{key} {link[key]}, as the kernel has it", f"{named[0][key]}")
+            raise Finding(f"{key} {show(link[key])}, as the kernel has it", show(named[0][key]))
 
 
 @case(
@@ -73,7 +73,7 @@ def result_mtu(bench: Bench) -> None:
     result = pod.add().expect_result(bench.version)
     for interface in result.get("interfaces", ()):
         if interface["name"] == pod.ifname and not interface.get("mtu"):
-            raise Finding(f'"mtu" of {pod.ifname}', json.dumps(interface))
+            raise Finding(f'"mtu" of {pod.ifname}', show(interface))
 
 
 @case(
@@ -92,7 +92,7 @@ def result_ifname(bench: Bench) -> None:
     _inside(pod, pod.ifname)
     names = {i["name"] for i in result.get("interfaces", ()) if i.get("sandbox")}
     if pod.ifname not in names:
-        raise Finding(f"{pod.ifname} in the result", json.dumps(result))
+        raise Finding(f"{pod.ifname} in the result", show(result))
     pod.delete().expect_silence()
 
 
@@ -111,12 +111,14 @@ def result_addresses(bench: Bench) -> None:
     for ip in result.get("ips", ()):
         index = ip.get("interface")
         if index is None or not 0 <= index < len(interfaces):
-            raise Finding(f"`interface` of {ip['address']}: an index of `interfaces`", f"{index}")
+            came = "none" if index is None else show(index)
+            raise Finding(f"`interface` of {ip['address']}: an index of `interfaces`", came)
         if interfaces[index].get("sandbox"):
             _, addresses = _inside(pod, interfaces[index]["name"])
             wanted = str(ipaddress.ip_interface(ip["address"]))
             if wanted not in addresses:
-                raise Finding(f"{wanted} on {interfaces[index]['name']}", f"{sorted(addresses)}")
+                came = listed(sorted(addresses))
+                raise Finding(f"{wanted} on {interfaces[index]['name']}", came)
 
 
 @case(
@@ -130,9 +132,9 @@ def result_abbreviated(bench: Bench) -> None:
     """It does not know of interfaces."""
     result = bench.attachment().add().expect_result(bench.version)
     if result.get("interfaces"):
-        raise Finding("no `interfaces`", json.dumps(result))
+        raise Finding("no `interfaces`", show(result))
     if any("interface" in ip for ip in result.get("ips", ())):
-        raise Finding("no `interface` of an address", json.dumps(result))
+        raise Finding("no `interface` of an address", show(result))
 
 
 @case(

@@ -10,6 +10,7 @@ import time
 from cni_conformance.bench import TIMEOUT, Bench
 from cni_conformance.case import Finding, case
 from cni_conformance.links import PERISHABLE
+from cni_conformance.outcome import Outcome
 
 _SECTION = "SPEC 1.1.0, section 2, Overview: a plugin reads stdin and writes stdout"
 
@@ -99,8 +100,7 @@ def stdin_in_pieces(bench: Bench) -> None:
     except BrokenPipeError:
         pass
     stdout, stderr = process.communicate(timeout=TIMEOUT)
-    if process.returncode != 0:
-        raise Finding("ADD to succeed", f"{stdout!r} {stderr!r}")
+    Outcome("ADD", process.returncode, stdout, stderr).expect_success()
 
 
 @case(

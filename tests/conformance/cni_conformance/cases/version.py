@@ -10,6 +10,7 @@ from cni_conformance import data
 from cni_conformance.bench import TIMEOUT, Bench, Invocation
 from cni_conformance.case import VERSIONS, Finding, at_least, case
 from cni_conformance.outcome import Outcome
+from cni_conformance.wording import show
 
 _SECTION = "SPEC 1.1.0, section 2, VERSION: probe plugin version support"
 
@@ -46,7 +47,8 @@ def version_echo(bench: Bench) -> None:
     outcome.expect_success()
     came = outcome.document().get("cniVersion")
     if came != bench.version:
-        raise Finding(f'"cniVersion": "{bench.version}", as on input', f'"cniVersion": "{came}"')
+        wanted = f'"cniVersion": {show(bench.version)}, as on input'
+        raise Finding(wanted, f'"cniVersion": {show(came)}')
 
 
 @case(

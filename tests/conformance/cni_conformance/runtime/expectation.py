@@ -14,6 +14,7 @@ from cni_conformance.case import Finding
 from cni_conformance.runtime.driver import Outcome
 from cni_conformance.runtime.network import without_empty
 from cni_conformance.runtime.recorder import Answer, Call
+from cni_conformance.wording import listed, show
 
 _ABSENT = object()
 
@@ -54,13 +55,13 @@ def _order(expectation: Mapping[str, Any], evidence: Evidence) -> None:
     came = [call.name for call in evidence.of(expectation)]
     if came != expectation["order"]:
         where = f" in step {expectation['step']}" if "step" in expectation else ""
-        raise Finding(f"the calls {_list(expectation['order'])}{where}", _list(came))
+        raise Finding(f"the calls {listed(expectation['order'])}{where}", listed(came))
 
 
 def _never(expectation: Mapping[str, Any], evidence: Evidence) -> None:
     came = [c.name for c in evidence.of(expectation) if _is(c, expectation["never"])]
     if came:
-        raise Finding(f"no call of {expectation['never']}", _list(came))
+        raise Finding(f"no call of {expectation['never']}", listed(came))
 
 
 def _apart(expectation: Mapping[str, Any], evidence: Evidence) -> None:
@@ -87,7 +88,8 @@ def _errors(expectation: Mapping[str, Any], evidence: Evidence) -> None:
     for call in evidence.of(expectation):
         answer = evidence.answers.get(call.name, Answer())
         if answer.status and answer.stdout["msg"] not in came:
-            raise Finding(f"{answer.stdout['msg']!r} of {call.name} in the message", repr(came))
+            wanted = f"{show(answer.stdout['msg'])} of {call.name} in the message"
+            raise Finding(wanted, show(came))
 
 
 def _call(expectation: Mapping[str, Any], evidence: Evidence) -> None:
@@ -95,7 +97,7 @@ def _call(expectation: Mapping[str, Any], evidence: Evidence) -> None:
     name = expectation["call"]
     calls = [call for call in evidence.of(expectation) if _is(call, name)]
     if not calls and not expectation.get("optional"):
-        raise Finding(f"a call of {name}", _list([c.name for c in evidence.of(expectation)]))
+        raise Finding(f"a call of {name}", listed([c.name for c in evidence.of(expectation)]))
     for call in calls:
         if "in_namespace" in expectation:
             _in_namespace(call)
@@ -106,7 +108,7 @@ def _call(expectation: Mapping[str, Any], evidence: Evidence) -> None:
 def _in_namespace(call: Call) -> None:
     if not call.sandbox:
         path = call.environment.get("CNI_NETNS", "")
-        raise Finding(f"a namespace to be there for {call.name}", f"nothing is at {path!r}")
+        raise Finding(f"a namespace to be there for {call.name}", f"nothing is at {show(path)}")
 
 
 def _member(expectation: Mapping[str, Any], evidence: Evidence, call: Call) -> None:
@@ -170,15 +172,8 @@ def _is(call: Call, name: str) -> bool:
     return plugin in ("*", call.plugin) and verb in ("*", call.verb)
 
 
-def _list(names: list[str]) -> str:
-    return ", ".join(names) or "none"
-
-
 def _show(value: Any) -> str:
-    if value is _ABSENT:
-        return "nothing"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 500 else f"{text[:500]}…"
+    return "nothing" if value is _ABSENT else show(value)
 
 
 _KINDS = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 
-from cni_conformance import data
+from cni_conformance import data, wording
 from cni_conformance.case import VERSIONS, Level
 from cni_conformance.runtime.driver import FEATURES, Runtime
 
@@ -62,7 +62,7 @@ def load() -> list[Scenario]:
     found: list[Scenario] = []
     for path in sorted((data.VECTORS / "runtime").glob("*.json")):
         document = data.read(path)
-        wrong = [f"{error.json_path}: {error.message}" for error in schema.iter_errors(document)]
+        wrong = wording.complaints(schema.iter_errors(document))
         if wrong:
             raise ValueError(f"{path}: {'; '.join(wrong)}")
         found += map(_scenario, document["scenarios"])

@@ -13,6 +13,7 @@ from cni_conformance.runtime.driver import Attachment, Outcome, Runtime
 from cni_conformance.runtime.expectation import Evidence, judge
 from cni_conformance.runtime.recorder import Answer, Call, Recorder
 from cni_conformance.runtime.scenario import Scenario
+from cni_conformance.wording import show
 
 #: Names of networks: what a runtime remembers of one scenario must not meet the next.
 _serial = itertools.count(1)
@@ -183,4 +184,4 @@ def _judge_outcome(step: Mapping[str, Any], outcome: Outcome) -> None:
     if wanted and outcome.succeeded:
         raise Finding(f"{step['do']} to fail", "success")
     if isinstance(wanted, str) and wanted not in outcome.message:
-        raise Finding(f"{step['do']} to fail with {wanted!r} in its message", outcome.message)
+        raise Finding(f"{step['do']} to fail with {show(wanted)} in its message", outcome.message)
