@@ -63,6 +63,9 @@ def run_tool(name: str) -> int:
     import gc
 
     gc.enable()  # off in plugins, which end too soon to make garbage worth collecting
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us: nobody wants to read it
+            setattr(sys, stream, open("/dev/null", "w"))
     status: int = load_tool(name).main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -95,30 +97,52 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Run one command; 0 on success, 1 on failure, 130 when interrupted."""
+    """Run one command; 0 on success, 1 on failure, 130 when interrupted.
+
+    When nobody reads the output any more (`cnitool --help | head -1`), 1 without a word.
+    """
+    try:
+        status = _command(argv)
+        sys.stdout.flush()  # here, where a reader that has gone away is understood
+        return status
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        with contextlib.suppress(OSError):
+            print(f"Error: not all could be printed: {error.strerror}", file=sys.stderr)
+    _drop_output()
+    return 1
+
+
+def _drop_output() -> None:
+    """Let what cannot be written go nowhere: at its end, the interpreter would try once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _command(argv: list[str]) -> int:
     if argv[:1] == ["conformance"]:
         return _conformance(argv[1:])
     top = parser()
     try:
         options = top.parse_args(argv)
         if options.verb == "help" and options.about:
-            return main([options.about, "--help"])
+            return _command([options.about, "--help"])
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     try:
-        status = _run(top, options)
-        sys.stdout.flush()
-        return status
+        return _run(top, options)
     except CniError as error:
         report(error, options.verb, vars(options))
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough; nothing more may be flushed to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
 
 
 def _conformance(argv: list[str]) -> int:

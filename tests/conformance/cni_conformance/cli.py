@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import os
 import pathlib
@@ -87,24 +88,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv[1:]
     if list(argv) == ["version"]:
         argv = ["--version"]  # what installers ask every tool, cnitool too
-    top = parser()
     try:
-        options = top.parse_args(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    try:
-        status = _run(top, options)
+        status = _command(argv)
         sys.stdout.flush()  # here, where a reader that has gone away is understood
         return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        status = 1
     except (OSError, ValueError, runner.Unusable) as error:
-        print(f"cni-conformance: {error}", file=sys.stderr)
-        return 2
+        status = 2
+        with contextlib.suppress(OSError):
+            print(f"cni-conformance: {error}", file=sys.stderr)
+    _drop_output()
+    return status
+
+
+def _drop_output() -> None:
+    """Let what cannot be written go nowhere: at its end, the interpreter would try once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _command(argv: Sequence[str]) -> int:
+    top = parser()
+    try:
+        options = top.parse_args(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    return _run(top, options)
 
 
 def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
