@@ -98,6 +98,13 @@ def test_a_mistake_in_a_vector_is_named(document: Any, words: str) -> None:
         vectors.check(document, pathlib.Path("x.json"))
 
 
+def test_a_key_that_is_there_twice_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "cases.json"
+    path.write_text('{"cases": [{"id": "a", "why": "one", "why": "two"}]}')
+    with pytest.raises(ValueError, match=r'cases.json: the key "why" is there twice'):
+        data.read(path)
+
+
 def test_a_mistake_in_a_profile_is_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"type": "x", "kind": "router", "config": {}}')

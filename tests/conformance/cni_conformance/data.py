@@ -21,11 +21,21 @@ PROFILES = VECTORS / "profiles"
 
 
 def read(path: pathlib.Path) -> Any:
-    """A JSON file. Raises ValueError that names the file."""
+    """A JSON file. Raises ValueError that names the file, also for a key that is there twice."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(), object_pairs_hook=_object)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values for a key, json would take the last one without a word."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in made if keys.count(key) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} is there twice in one object")
+    return made
 
 
 @functools.cache
