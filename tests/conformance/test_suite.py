@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from cni_conformance import (
     report_junit,
     report_text,
     reports,
+    runner,
     state,
     vectors,
 )
@@ -158,6 +160,23 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
     assert "<dt>about</dt><dd>What is &lt;lost&gt; is lost.</dd>" in page
     assert "http" not in page, "the page needs no network"
+
+
+def test_two_plugins_of_a_type_are_told_apart() -> None:
+    known = profiles.well_known()
+    subjects = [
+        runner.Subject(pathlib.Path(path), known[pathlib.Path(path).name], (), (), "")
+        for path in ("/go/bridge", "/ours/bridge")
+    ] + [runner.Subject(pathlib.Path("/ours/tuning"), known["tuning"], (), (), "tuning")]
+    names = [subject.name for subject in runner.told_apart(subjects)]
+    assert names == ["/go/bridge", "/ours/bridge", "tuning"]
+
+
+def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:
+    first, second = MIXED[0], dataclasses.replace(MIXED[0], case="zz")
+    other = dataclasses.replace(first, plugin="tuning")
+    page = report_html.page([first, second, other])
+    assert page.index(f">{first.case}") < page.index(">zz")
 
 
 @pytest.mark.parametrize(

@@ -195,11 +195,15 @@ def _subjects(paths: Sequence[pathlib.Path], profile: Profile | None) -> list[Su
     known = profiles.well_known()
     if profile:
         known[profile.type] = profile
-    found = []
+    found: list[Subject] = []
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: no such file or directory")
-        for program in runner.programs(path.resolve() if path.is_dir() else path.absolute()):
+        # Not a link's target: ours are links to one executable, which goes by its name.
+        whole = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+        for program in runner.programs(whole):
+            if any(program == subject.program for subject in found):
+                continue  # named twice, as by its directory and by itself
             if program.name in known:
                 found.append(runner.identify(program, known[program.name]))
             elif path.is_dir():
@@ -208,7 +212,7 @@ def _subjects(paths: Sequence[pathlib.Path], profile: Profile | None) -> list[Su
                 raise ValueError(_UNKNOWN.format(program=program, schema=_SCHEMA))
     if not found:
         raise ValueError(f"no plugin to test in {', '.join(map(str, paths))}")
-    return found
+    return runner.told_apart(found)
 
 
 def _report(

@@ -148,7 +148,10 @@ def _matrix(plugins: Sequence[str], verdicts: Sequence[Verdict]) -> str:
     by_place = {(v.case, v.plugin, v.version): v for v in verdicts}
     head = "".join(f"<th>{_text(plugin)}</th>" for plugin in plugins)
     rows = []
-    for case, first in {v.case: v for v in reversed(verdicts)}.items():
+    firsts: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        firsts.setdefault(verdict.case, verdict)
+    for case, first in firsts.items():
         cells = "".join(
             f'<td><div class="cells">{_cells(by_place, case, plugin)}</div></td>'
             for plugin in plugins
@@ -156,10 +159,9 @@ def _matrix(plugins: Sequence[str], verdicts: Sequence[Verdict]) -> str:
         title = _text(f"{first.title} ({first.section}, {first.level})")
         mark = "" if first.level == "required" else " <small>recommended</small>"
         rows.append(f'<tr><th title="{title}">{_text(case)}{mark}</th>{cells}</tr>')
-    body = "".join(reversed(rows))
     return (
         f'<div class="scroll"><table><thead><tr><th>case</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

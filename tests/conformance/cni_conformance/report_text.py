@@ -84,7 +84,9 @@ def write(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
         print(_indented("came", first.came), file=stream)
         # Not wrapped: it is there to be copied.
         print(f"    {'repeat':<9}{first.repeat}\n", file=stream)
-    for plugin in dict.fromkeys(verdict.plugin for verdict in verdicts):
+    plugins = list(dict.fromkeys(verdict.plugin for verdict in verdicts))
+    width = max(map(len, plugins), default=0) + 2
+    for plugin in plugins:
         counts = Counter(
             verdict.status if verdict.status != "fail" else verdict.level
             for verdict in verdicts
@@ -94,7 +96,7 @@ def write(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
         words.append(f"{counts['recommended']} recommended do not")
         words += [f"{counts['skip']} do not apply"] if counts["skip"] else []
         words += [f"{counts['error']} errors of the suite"] if counts["error"] else []
-        print(f"{plugin + ':':<16}{', '.join(words)}", file=stream)
+        print(f"{plugin + ':':<{width}}{', '.join(words)}", file=stream)
 
 
 def explain(case: Case) -> str:

@@ -34,18 +34,14 @@ class Subject:
     """A plugin under test.
 
     answered: the versions that it says it supports, of those that the suite knows. claimed: those
-    of them that its type can be used with.
+    of them that its type can be used with. name: what reports call it, unlike any other's.
     """
 
     program: pathlib.Path
     profile: Profile
     claimed: tuple[str, ...]
     answered: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The type."""
-        return self.profile.type
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +78,18 @@ def identify(program: pathlib.Path, profile: Profile) -> Subject:
     usable = tuple(version for version in claimed if version in profile.versions())
     if not usable:
         raise Unusable(f"{program}: supports none of {', '.join(profile.versions())}")
-    return Subject(program, profile, usable, claimed)
+    return Subject(program, profile, usable, claimed, profile.type)
+
+
+def told_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The same, each called by its type, or by its path where several are of that type."""
+    types = [subject.profile.type for subject in subjects]
+    return [
+        subject
+        if types.count(subject.profile.type) == 1
+        else dataclasses.replace(subject, name=str(subject.program))
+        for subject in subjects
+    ]
 
 
 def _last_line(answer: Any) -> str:
