@@ -73,7 +73,9 @@ class TokenBucket:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"rate {self.rate} B/s, buffer {self.buffer} ticks, limit {self.limit} B"
+        # In bits, as configurations and tc have it.
+        burst = self.rate * 8 * self.buffer * _TICK // 1_000_000_000
+        return f"rate {self.rate * 8} bit/s, burst {burst} bit, {self.limit} bytes may wait"
 
 
 def token_bucket(rate: int, burst: int, latency: float) -> TokenBucket:
@@ -149,6 +151,14 @@ def find_token_bucket(sock: Socket, index: int) -> TokenBucket | None:
             if parameters:
                 return TokenBucket(parameters[5], parameters[13], parameters[12])
     return None
+
+
+def root_qdisc(sock: Socket, index: int) -> str:
+    """The kind of qdisc at a link's root, as tc calls it; "" for none. Raises NetlinkError."""
+    for parent, values in _dump_qdiscs(sock, index):
+        if parent == ROOT:
+            return values.get("TCA_KIND") or ""
+    return ""
 
 
 def has_ingress(sock: Socket, index: int) -> bool:

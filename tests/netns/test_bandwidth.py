@@ -187,9 +187,11 @@ def test_an_earlier_add_is_replaced(pod: Pod) -> None:
 
 
 BREAKAGES: dict[str, tuple[str, str]] = {
-    "root": ("tc qdisc delete dev hostend root", "qdisc of hostend"),
+    "root": ("tc qdisc replace dev hostend root pfifo",
+             "qdisc of hostend: expected tbf with rate 8000000 bit/s, burst 800000 bit, 125000 "
+             "bytes may wait, found pfifo"),
     "rate": ("tc qdisc replace dev hostend root handle 1: tbf rate 9mbit burst 100kb latency 25ms",
-             "qdisc of hostend"),
+             "found rate 9000000 bit/s"),
     "ingress": ("tc qdisc delete dev hostend ingress", "ingress qdisc of hostend"),
     "filter": ("tc filter delete dev hostend ingress", "redirection of what hostend receives"),
     "ifb": (f"ip link delete {IFB}", "ifb device"),

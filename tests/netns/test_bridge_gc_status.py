@@ -115,6 +115,39 @@ def test_status_names_a_non_bridge(host: Host, pod: PodFactory) -> None:
     status(pod(), CONFIG).failed(50, BRIDGE, "not a bridge")
 
 
+@pytest.mark.parametrize(
+    ("ipam", "found", "gateway"),
+    [
+        ({"subnet": "10.71.0.0/24"}, "10.9.9.9/24", "10.71.0.1/24"),
+        ({"subnet": "10.71.0.0/24", "gateway": "10.71.0.9"}, "10.71.0.1/24", "10.71.0.9/24"),
+        ({"ranges": [[{"subnet": "fd71::/64"}]]}, "fd71::5/64", "fd71::1/64"),
+    ],
+)
+def test_status_names_an_address_in_the_way(
+    host: Host, pod: PodFactory, ipam: dict[str, Any], found: str, gateway: str
+) -> None:
+    """As ADD does, which STATUS says beforehand."""
+    host.run("ip", "link", "add", BRIDGE, "type", "bridge")
+    host.run("ip", "address", "add", found, "dev", BRIDGE, "nodad")
+    config = changed(CONFIG, isGateway=True, ipam={"type": "host-local", **ipam})
+    one = pod()
+    reply = status(one, config)
+    reply.failed(50, BRIDGE, gateway)
+    assert found in reply.json["details"]
+    one.call("ADD", config).failed(101, BRIDGE, gateway)
+    status(one, changed(config, forceAddress=True)).succeeded()
+    status(one, changed(config, capabilities={"ipRanges": True})).succeeded()
+    host.run("ip", "link", "delete", BRIDGE)
+
+
+def test_status_knows_the_gateways_of_all_ranges(host: Host, pod: PodFactory) -> None:
+    ranges = [[{"subnet": "10.71.0.0/24"}, {"subnet": "10.72.0.0/24"}], [{"subnet": "fd71::/64"}]]
+    config = changed(CONFIG, isGateway=True, ipam={"type": "host-local", "ranges": ranges})
+    one = pod()
+    one.add(config)
+    status(one, config).succeeded()
+
+
 def test_status_names_an_exhausted_range(host: Host, pod: PodFactory) -> None:
     small = changed(CONFIG, ipam={"type": "host-local", "subnet": "10.71.0.0/30"})
     one = pod()

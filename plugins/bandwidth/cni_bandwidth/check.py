@@ -44,7 +44,8 @@ def check(request: Request) -> None:
 def _check_bucket(sock: Socket, name: str, index: int, limit: Limit) -> None:
     wanted, found = limit.bucket(), tc.find_token_bucket(sock, index)
     if found is None:
-        raise differs(f"qdisc of {name}", f"tbf with {wanted}", "another")
+        kind = tc.root_qdisc(sock, index) or "none"
+        raise differs(f"qdisc of {name}", f"tbf with {wanted}", kind)
     # Go, and kernels with another tick, round the buffer in their own ways, by a microsecond.
     near = abs(wanted.buffer - found.buffer) * 64 <= 1000 + wanted.buffer // 1000
     if wanted.rate != found.rate or wanted.limit != found.limit or not near:

@@ -40,8 +40,7 @@ def complete(result: Result, config: Config) -> list[Prefix]:
             continue
         address = Prefix.parse(ip.address)
         if not ip.gateway:
-            network = int.from_bytes(address.network().packed, "big")
-            ip.gateway = ntop((network + 1).to_bytes(len(address.packed), "big"))
+            ip.gateway = ntop(first_address(address))
         gateway = Prefix(pton(ip.gateway), address.length)
         if gateway not in gateways:
             gateways.append(gateway)
@@ -54,3 +53,9 @@ def complete(result: Result, config: Config) -> list[Prefix]:
             ):
                 result.routes.append(Route(anywhere, ip.gateway))
     return gateways
+
+
+def first_address(prefix: Prefix) -> bytes:
+    """The first address of a subnet after that of the network: the gateway that is not named."""
+    network = prefix.network().packed
+    return (int.from_bytes(network, "big") + 1).to_bytes(len(network), "big")

@@ -35,7 +35,7 @@ def ensure_gateways(
         if any(address.prefix == gateway for address in present):
             continue
         for address in present:
-            if _conflicts(address, gateway, gateways):
+            if conflicts(address, gateway, gateways):
                 if not force:
                     raise CniError(
                         CONFLICT,
@@ -65,7 +65,7 @@ def ensure_gateways(
             changes.forwarding.append(FORWARDING[size])
 
 
-def _conflicts(address: Address, gateway: Prefix, gateways: list[Prefix]) -> bool:
+def conflicts(address: Address, gateway: Prefix, gateways: list[Prefix]) -> bool:
     """True when `address` cannot stay beside `gateway`; other gateways asked for now can."""
     prefix = address.prefix
     if prefix.family != gateway.family or prefix in gateways:
