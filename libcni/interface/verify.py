@@ -104,7 +104,8 @@ def check_addresses(sock: Socket, ifname: str, link: Link, ips: list[IPConfig]) 
         prefix = Prefix.parse(ip.address)
         if prefix not in prefixes:
             others = ", ".join(p.text() for p in prefixes if p.family == prefix.family)
-            raise differs(f"addresses of {ifname}", ip.address, others or "none")
+            family = "IPv6" if ":" in ip.address else "IPv4"
+            raise differs(f"{family} addresses of {ifname}", ip.address, others or "none")
         address = present[prefixes.index(prefix)]
         if address.is_duplicate:
             raise differs(f"address {ip.address} of {ifname}", "usable", "a duplicate")

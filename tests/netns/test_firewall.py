@@ -351,7 +351,11 @@ BREAKAGES: dict[str, tuple[str, str, str]] = {
     ),
     "address 6": ("nftables", "nft flush set inet adder_firewall ipv6", "fd00:1::2"),
     "rules": ("nftables", "nft flush chain inet adder_firewall forward", "rule 'ingressPolicy'"),
-    "table": ("nftables", "nft delete table inet adder_firewall", "rule"),
+    "table": (
+        "nftables",
+        "nft delete table inet adder_firewall",
+        "table inet adder_firewall is missing",
+    ),
     "bridge": ("nftables", "nft flush set inet adder_firewall bridges", "bridge br1"),
     "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "do not reach"),
 }

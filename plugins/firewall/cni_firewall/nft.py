@@ -218,6 +218,8 @@ def check(
     """Raise CniError 103 naming what is missing."""
     sock = open_socket()
     try:
+        if TABLE.is_absent(sock):
+            raise _missing(f"table inet {TABLE.name}")
         existing = TABLE.rules(sock, CHAIN)
         for comment in _rules():
             if not any(rules.has_comment(rule, comment) for rule in existing):
