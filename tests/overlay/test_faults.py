@@ -89,6 +89,20 @@ def fdb(agent: Agent) -> dict[str, str]:
     return {line.split()[0]: line.split()[2] for line in lines}
 
 
+@contextlib.contextmanager
+def monitoring(node: Node, *objects: str) -> Iterator[list[str]]:
+    """What `ip monitor` shows, as the one item of the list, once the block has ended."""
+    monitor = subprocess.Popen(
+        node.command("ip", "monitor", *objects), stdout=subprocess.PIPE, text=True
+    )
+    shown: list[str] = []
+    try:
+        yield shown
+    finally:
+        monitor.terminate()
+        shown.append(monitor.communicate()[0])
+
+
 # -- listings and events ----------------------------------------------------------------------
 
 
@@ -99,9 +113,7 @@ def test_an_empty_listing_removes_nobody(kubernetes: Kubernetes, join: Join) -> 
     one = join(kubernetes, 1).ready()
     expected = {subnets(number)[0] for number in (2, 3, 4)}
     one.until(lambda: ipv4_routes(one) == expected, "its peers")
-    with subprocess.Popen(
-        one.node.command("ip", "monitor", "route", "neigh"), stdout=subprocess.PIPE, text=True
-    ) as monitor:
+    with monitoring(one.node, "route", "neigh") as changes:
         kubernetes.server.faults.listing = lambda nodes: []
         kubernetes.server.compact()
         kubernetes.server.send_gone()
@@ -110,11 +122,52 @@ def test_an_empty_listing_removes_nobody(kubernetes: Kubernetes, join: Join) -> 
         kubernetes.server.send_gone()
         kubernetes.server.add(flannel_node(5))
         one.until(lambda: subnets(5)[0] in ipv4_routes(one), "the next node")
-        monitor.terminate()
-        assert monitor.stdout is not None
-        changes = monitor.stdout.read()
-    assert "Deleted" not in changes
+    assert "Deleted" not in changes[0]
     assert ipv4_routes(one) == expected | {subnets(5)[0]}
+
+
+def test_a_listing_that_is_short_by_one_removes_nobody(kubernetes: Kubernetes, join: Join) -> None:
+    """Long after the beginning, when no other listing was about to come."""
+    for number in (2, 3, 4):
+        kubernetes.server.add(flannel_node(number))
+    one = join(kubernetes, 1).ready()
+    expected = {subnets(number)[0] for number in (2, 3, 4)}
+    one.until(lambda: ipv4_routes(one) == expected, "its peers")
+    one.until(lambda: kubernetes.server.count("list") > 1, "the confirmation of the first", 40)
+    with monitoring(one.node, "route") as changes:
+        shortened: list[int] = []
+
+        def without_one(nodes: list[Any]) -> list[Any]:
+            shortened.append(len(nodes))
+            kubernetes.server.faults.listing = None
+            return [each for each in nodes if each["metadata"]["name"] != "node-3"]
+
+        kubernetes.server.faults.listing = without_one
+        kubernetes.server.compact()
+        kubernetes.server.send_gone()
+        one.until(lambda: "lacks 1 of" in one.text(), "a word about it")
+        lists = kubernetes.server.count("list")
+        one.until(lambda: kubernetes.server.count("list") > lists, "another listing", 40)
+        kubernetes.server.add(flannel_node(5))
+        one.until(lambda: subnets(5)[0] in ipv4_routes(one), "the next node")
+    assert shortened
+    assert "Deleted" not in changes[0]
+    assert ipv4_routes(one) == expected | {subnets(5)[0]}
+
+
+def test_watches_that_are_refused_are_not_asked_for_without_a_pause(
+    kubernetes: Kubernetes, join: Join
+) -> None:
+    """Each attempt is a whole listing: the pauses between them grow."""
+    one = join(kubernetes, 1).ready()
+    kubernetes.server.fail("watch", 403, 10_000)
+    kubernetes.server.compact()
+    kubernetes.server.send_gone()
+    one.until(lambda: "403" in one.text(), "a word about it")
+    before = kubernetes.server.count("list")
+    time.sleep(20)
+    # Of half a second, doubled each time, and up to half as short: with 0.5 s always it is 20.
+    assert kubernetes.server.count("list") - before <= 8
 
 
 @pytest.mark.parametrize("trouble", ["gone", "half", "nonsense", "duplicate", "reorder", "drop"])
@@ -375,6 +428,30 @@ def test_the_underlay_goes_and_comes_back(file: File, join: Join, cluster: Clust
     assert one.command("check", "--timeout", "3").returncode == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--iface=eth0"]], ids=["found", "named"])
+def test_an_underlay_made_anew_that_gets_its_address_later(
+    kubernetes: Kubernetes, join: Join, options: list[str]
+) -> None:
+    """As with DHCP, and long after the beginning, when no other listing was about to come."""
+    kubernetes.server.add(flannel_node(2))
+    one = join(kubernetes, 1, *options).ready()
+    knows(one, 2)
+    one.until(lambda: kubernetes.server.count("list") > 1, "the confirmation of the first", 40)
+    subprocess.run(["ip", "link", "delete", "node1"], check=True)
+    one.until(lambda: "adder.1" not in one.node.run("ip", "-br", "link"), "the end of the device")
+    subprocess.run(
+        ["ip", "link", "add", "node1", "type", "veth", "peer", "name", "eth0", "netns",
+         str(one.node.pid)], check=True,
+    )  # fmt: skip
+    one.node.connect()
+    one.node.run("ip", "link", "set", "eth0", "up")
+    time.sleep(4)
+    lists = kubernetes.server.count("list")
+    one.node.set_address(underlay_address(1))
+    one.until(lambda: subnets(2)[0] in ipv4_routes(one), "its peer", 15)
+    assert kubernetes.server.count("list") <= lists + 1, "it was its own publication, no accident"
+
+
 # -- which underlay ------------------------------------------------------------------------------
 
 
@@ -395,6 +472,8 @@ def second_network(node: Node, name: str, address: str) -> None:
         (["--iface-regex=^eth"], "", "192.168.50.1"),
         (["--iface-can-reach=192.168.50.2"], "", "192.168.50.1"),
         ([], "192.168.50.1", "192.168.50.1"),
+        # Though the way to the API server is another.
+        ([], "10.0.2.15", "10.0.2.15"),
         ([], "10.9.9.9", "192.168.50.1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value or "none",
@@ -418,6 +497,18 @@ def test_choosing_the_underlay(
     agent = Agent(node, tmp_path / "log", given + options).start().ready()
     (endpoint, *_) = agent.peers()["self"]["endpoints"]
     assert endpoint["publicIP"] == expected
+
+
+def test_the_default_route_moves(file: File, cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    """To an interface that had its address all along."""
+    node = cluster.node(1)
+    node.run("ip", "route", "add", "default", "via", "192.168.50.254")
+    options = [option for option in file.options(node) if not option.startswith("--iface")]
+    agent = Agent(node, tmp_path / "log", options).start().ready()
+    second_network(node, "wan0", "10.0.3.15/24")
+    agent.until(lambda: "reading all" not in agent.text(), "quiet")
+    node.run("ip", "route", "replace", "default", "via", "10.0.3.2")
+    agent.until(lambda: "the underlay is now" in agent.text(), "a word about it", 5)
 
 
 def test_no_underlay(kubernetes: Kubernetes, cluster: Cluster, tmp_path: pathlib.Path) -> None:

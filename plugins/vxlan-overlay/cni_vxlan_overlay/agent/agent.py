@@ -62,11 +62,12 @@ class Agent:
         self._kernel = Kernel()
         self._traffic = Traffic()
         self._resolver = Resolver()
-        self._underlay = UnderlayWatch(self._casting, lambda: self.part, bool(settings.iface))
+        self._underlay = UnderlayWatch(self._casting, lambda: self.part, settings.iface)
         self._underlay.touched = lambda: self._reconciler.wake(read=True)
         self._underlay.moved = self._move
         self._reconciler = Reconciler(self._kernel, metrics.drift)
         self._reconciler.link_event = self._underlay.link_event
+        self._reconciler.route_event = self._underlay.route_event
         self._reconciler.finished = self._finished
         self._unsaved = asyncio.Event()
         self._members = Membership(store, self._casting, health, metrics)
@@ -138,7 +139,6 @@ class Agent:
         """This is the network, this carries it, and this is who we are in it."""
         self.part = self._casting.part(conf, underlay, own, self._memory.path)
         self._members.own = own
-        self._members.directory.own = own.uid
         self._kernel.networks = list(conf.networks)
         self._memory.conf = conf_document(conf)
         _forward(conf)

@@ -2,16 +2,16 @@
 """The nodes that the store told of, and the rule that one short listing removes nobody.
 
 An API server that starts, or a cache that is not full yet, answers "200 OK" with fewer nodes
-than there are. So more than one node that a listing lacks, or this node itself, has to be missed
-by another listing too; and where nobody remembers who there was, the first listing says who is
-there, and only another one who is not.
+than there are. So every node that a listing lacks has to be missed by another listing too; and
+where nobody remembers who there was, the first listing says who is there, and only another one
+who is not. A removal that the store tells of by itself is believed at once.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.agent.store import Changed, Event, Listing, Removed
@@ -22,13 +22,11 @@ log = logging.getLogger(__name__)
 class Directory:
     """All nodes by uid.
 
-    own: uid of this node, which is in the store: a listing that lacks it is not complete.
     patience: seconds after which another listing is a confirmation, and not the same mistake.
     """
 
     def __init__(self, patience: float = 0.0) -> None:
         self.nodes: dict[str, Node] = {}
-        self.own = ""
         self._patience = patience
         self._since = 0.0
         self.revision = ""
@@ -66,10 +64,9 @@ class Directory:
         listed = {node.uid: node for node in listing.nodes}
         missing = frozenset(self.nodes.keys() - listed.keys())
         self.revision = listing.revision
-        suspect = bool(missing) and self._is_suspect(listed.keys(), len(missing))
         kept: dict[str, Node] = {}
         now = time.monotonic()
-        if suspect and not missing <= self._missing:
+        if not missing <= self._missing:
             log.warning(
                 "a listing lacks %d of %d nodes: they are kept until another one confirms it",
                 len(missing),
@@ -77,7 +74,7 @@ class Directory:
             )
             kept = {uid: self.nodes[uid] for uid in missing}
             self._since = now
-        elif suspect and now - self._since < self._patience:
+        elif missing and now - self._since < self._patience:
             kept = {uid: self.nodes[uid] for uid in missing}
         elif missing:
             names = sorted(self.nodes[uid].name for uid in missing)
@@ -92,6 +89,3 @@ class Directory:
         changed = after != self.nodes or self.is_sure != was_sure
         self.nodes = after
         return changed
-
-    def _is_suspect(self, listed: Collection[str], missing: int) -> bool:
-        return missing > 1 or bool(self.own and self.own not in listed)

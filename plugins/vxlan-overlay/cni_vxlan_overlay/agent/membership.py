@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 _BACK_OFF, _BACK_OFF_MOST = 0.5, 30.0
 #: The same for a file: it costs nobody anything, and who mends it is waiting.
 _BACK_OFF_FILE = 2.0
-#: Seconds after which a listing that lacked too many nodes is asked for again, and until which
+#: Seconds that a watch has to last for the next attempt to be the first one again: a store that
+#: answers, but refuses to be watched, would else be listed without a pause.
+_STEADY = 30.0
+#: Seconds after which a listing that lacked nodes is asked for again, and until which
 #: another one is no confirmation.
 _CONFIRM, _CONFIRM_LEAST = 10.0, 5.0
 #: Seconds between two publications of this node that somebody has changed: they double.
@@ -74,15 +77,19 @@ class Membership:
         delay = _BACK_OFF
         most = _BACK_OFF_FILE if self.store.kind == "file" else _BACK_OFF_MOST
         while True:
+            watched = time.monotonic()
             try:
                 await self._join()
-                delay = _BACK_OFF
+                watched = time.monotonic()
                 await self._watch()
+                delay = _BACK_OFF
                 continue  # time for another listing
             except Unavailable as error:
                 self._store_is(False, f"the store is away: {error}")
             except (StoreError, NoUnderlay, CniError, OSError) as error:
                 self._store_is(False, str(error))
+            if time.monotonic() - watched > _STEADY:
+                delay = _BACK_OFF
             self._metrics.watch_restarted()
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
             delay = min(delay * 2, most)

@@ -270,6 +270,9 @@ class Reconciler:
     #: Called with every event of a link or an address.
     link_event: Callable[[str, int, str], None] = staticmethod(lambda event, index, name: None)
 
+    #: Called with every event of a route that is not on one of our devices.
+    route_event: Callable[[], None] = staticmethod(lambda: None)
+
     def _take(self, message: object) -> None:
         event: str = message["event"]  # type: ignore[index]
         if event.endswith(("LINK", "ADDR")):
@@ -280,6 +283,10 @@ class Reconciler:
             else:
                 self.link_event(event, index, name)
             return
+        if event.endswith("ROUTE"):
+            through = message.get("RTA_OIF")  # type: ignore[attr-defined]
+            if through not in self._kernel.devices.values():
+                self.route_event()
         if self._meanwhile is not None:
             self._meanwhile.append(message)
         if self._mirror.take(message, self._kernel, self.wanted):
