@@ -240,7 +240,7 @@ def test_check_of_a_smaller_mtu_on_the_way(pair: Pair, cluster: Cluster) -> None
     assert "packets of 1350 bytes come through" in reasons["10.244.2.0"], reasons
     assert "packets of 1330 bytes come through" in reasons["fd00:10:244:2::"], reasons
     for reason in reasons.values():
-        assert "set MTU in net-conf.json to 1400" in reason
+        assert f"set MTU in {pair.store.path} to 1400" in reason
     subprocess.run(["nft", "delete", "table", "bridge", "test"], check=True)
 
 

@@ -256,6 +256,8 @@ class Agent:
                 {
                     "store": members.store.kind,
                     "store_up": members.is_up,
+                    "store_problem": self.health.degraded,
+                    "source": members.store.source,
                     "revision": members.directory.revision,
                     "devices": {vtep.name: vtep.mac for vtep in part.vteps},
                     "mtu": part.lease.mtu,

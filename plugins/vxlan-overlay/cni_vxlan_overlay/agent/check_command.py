@@ -229,7 +229,7 @@ class Inquiry:
 
     async def _limit(self, address: str, overhead: int) -> str:
         """What becomes of a peer that answers small packets. overhead: bytes that the tunnel
-        adds; net-conf.json speaks of the underlay's MTU."""
+        adds; the configuration speaks of the underlay's MTU."""
         largest = await self._largest(address)
         with contextlib.suppress(NotSent):
             if await self._echo(address, self._state.mtu) is not None:
@@ -240,7 +240,7 @@ class Inquiry:
         return (
             f"packets of {largest} bytes come through, larger ones do not: the MTU on the "
             f"way is smaller than this overlay's {self._state.mtu} needs; set MTU in "
-            f"net-conf.json to {largest + overhead}"
+            f"{self._state.source} to {largest + overhead}"
         )
 
     async def _largest(self, address: str) -> int:
