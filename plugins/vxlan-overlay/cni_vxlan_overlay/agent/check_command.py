@@ -27,6 +27,7 @@ from cni_vxlan_overlay.agent.node_state import (
     read_node_state,
 )
 from cni_vxlan_overlay.agent.probe import SMALLEST, NotSent, Prober
+from cni_vxlan_overlay.agent.settings import COMMANDS
 from cni_vxlan_overlay.agent.status_command import (
     BROKEN,
     NO_STATE,
@@ -74,7 +75,7 @@ def run(argv: list[str]) -> int:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    made = parser("check", "Probe every peer through the tunnel, both ways, at the full MTU.")
+    made = parser("check", COMMANDS["check"])
     made.add_argument(
         "--timeout", type=_seconds, default=2.0, help="seconds for each answer (default 2)"
     )

@@ -18,6 +18,7 @@ from rich.table import Table
 from cni_vxlan_overlay.agent import memory
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.agent.node_state import NodeState, NoState, PeerState, read_node_state
+from cni_vxlan_overlay.agent.settings import COMMANDS
 from cni_vxlan_overlay.agent.store import AWAY
 
 #: Exit statuses: all is well, something is wrong, (2: usage), there is nothing to tell.
@@ -49,9 +50,7 @@ def fail(command: str, error: Exception) -> int:
 
 def run(argv: list[str]) -> int:
     """Print the table, or JSON; the exit status."""
-    options = parser("status", "Show the nodes of the overlay as this one sees them.").parse_args(
-        argv
-    )
+    options = parser("status", COMMANDS["status"]).parse_args(argv)
     try:
         state = asyncio.run(read_node_state(options.state_file))
     except (NoState, NetlinkError, OSError) as error:
