@@ -91,7 +91,7 @@ install: build ## Install into $(DESTDIR)$(CNI_BIN_DIR), safely over running plu
 uninstall: ## Remove what install placed, of whichever build
 	$(PYTHON) -m tools.install uninstall "$(DESTDIR)$(CNI_BIN_DIR)"
 
-dist: build ## Make a release tarball for this architecture, with checksums
+dist: build ## Make the release tarballs for this architecture, with checksums
 	$(BIN)/python -m tools.dist
 
 clean: ## Remove everything built; the virtual environment stays

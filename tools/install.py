@@ -5,6 +5,7 @@ The shared directory's name holds the build's fingerprint, so a new one is place
 one, whole, before any executable changes; each executable is then replaced by rename(2). At
 every instant a plugin name leads to a complete program, and none is ever "busy". The directory
 of the set before stays for what is still running and goes with the next installation.
+What somebody else has there under a name of ours is kept aside, as `install-cni` does it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import re
 import shutil
 import sys
 
+# `make` has it in PYTHONPATH; without, the tree is enough too.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "plugins/vxlan-overlay"))
+
+from cni_vxlan_overlay.agent import aside
 from libcni.about import NAME
 
-#: How an executable of ours ends (tools/freeze/__main__.py), and the longest that can be.
-_BUILD = re.compile(rb"(%s-[0-9][0-9a-z.]*-[0-9a-f]{8})\Z" % NAME.encode())
-_TAIL = 64
 #: What is being written by the process of that number; see `_temporary`.
 _UNFINISHED = re.compile(rf"\.{NAME}-.*\.([0-9]+)\Z")
 
@@ -62,13 +64,14 @@ def _copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
 
 def _executables(directory: pathlib.Path) -> list[pathlib.Path]:
     """Those of the plugins and their tools; not the agents, which no runtime looks for there."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    return [path for path in files if _build_of(path) is not None]
+    return sorted(path for path in directory.iterdir() if aside.build_of(path) is not None)
 
 
 def _contents(directory: pathlib.Path) -> list[pathlib.Path]:
     """The shared directories of any build, the one placed last at the end."""
-    found = [p for p in directory.iterdir() if _BUILD.fullmatch(p.name.encode()) and p.is_dir()]
+    found = [
+        p for p in directory.iterdir() if aside.BUILD.fullmatch(p.name.encode()) and p.is_dir()
+    ]
     return sorted(found, key=lambda p: p.stat().st_mtime_ns)
 
 
@@ -108,7 +111,8 @@ def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
     """Place the plugins and tools of `source` (a build/bin) into `target`.
 
     Returns what was done, in words. Node agents are programs of their own, and stay where they
-    are. Idempotent: what is identical is left alone. Raises OSError; a failure leaves the old
+    are. Somebody else's program under a name of ours is kept aside, until `uninstall` brings it
+    back. Idempotent: what is identical is left alone. Raises OSError; a failure leaves the old
     set complete.
     """
     contents = _source_contents(source)
@@ -142,6 +146,7 @@ def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
                 _copy_file(executable, temporary)
                 with open(temporary, "rb") as file:
                     os.fsync(file.fileno())
+            done += aside.keep(name, _temporary(target, f"{executable.name}-aside"))
             temporary.rename(name)
         except BaseException:
             _remove(temporary)
@@ -160,7 +165,7 @@ def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
 
 def _is_copy(path: pathlib.Path, executable: pathlib.Path) -> bool:
     """Whether it is the same program already, and everybody may execute it."""
-    if not path.is_file() or path.stat().st_mode & 0o555 != 0o555:
+    if path.is_symlink() or not path.is_file() or path.stat().st_mode & 0o555 != 0o555:
         return False
     return path.read_bytes() == executable.read_bytes()
 
@@ -168,25 +173,19 @@ def _is_copy(path: pathlib.Path, executable: pathlib.Path) -> bool:
 def uninstall(target: pathlib.Path) -> list[str]:
     """Remove every executable and shared directory of ours from `target`; what was done, in words.
 
-    Whichever build they are of: an executable of ours ends with the name of its directory. A
-    plugin of the same name from somebody else stays. Idempotent. Raises OSError.
+    Whichever build they are of: an executable of ours ends with the name of its directory. What
+    somebody else had there under its name comes back, and a newer one of theirs stays.
+    Idempotent. Raises OSError.
     """
     if not target.is_dir():
         return []
     done = _remove_unfinished(target)
+    done += aside.restore(target)
     for path in [*_executables(target), *_contents(target)]:
         _remove(path)
         done.append(f"removed {path}")
+    _sync_directory(target)
     return done
-
-
-def _build_of(path: pathlib.Path) -> str | None:
-    """The name of the shared directory that an executable of ours belongs to."""
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - _TAIL))
-        found = _BUILD.search(file.read())
-    return found[1].decode() if found else None
 
 
 def main(argv: list[str]) -> int:

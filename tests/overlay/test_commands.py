@@ -75,7 +75,7 @@ def test_status_of_a_node_that_is_well(pair: Pair) -> None:
     assert document.keys() == {"ok", "agent", "store", "node", "devices", "peers"}
     assert document["ok"] is True
     assert document["agent"]["running"] is True
-    assert document["store"] == {"kind": "file", "up": True}
+    assert document["store"] == {"kind": "file", "up": True, "problem": ""}
     assert document["node"]["name"] == "node-1"
     assert document["node"]["subnets"] == subnets(1)
     names = [device["name"] for device in document["devices"]]
@@ -240,7 +240,7 @@ def test_check_of_a_smaller_mtu_on_the_way(pair: Pair, cluster: Cluster) -> None
     assert "packets of 1350 bytes come through" in reasons["10.244.2.0"], reasons
     assert "packets of 1330 bytes come through" in reasons["fd00:10:244:2::"], reasons
     for reason in reasons.values():
-        assert "set MTU in net-conf.json to 1400" in reason
+        assert f"set MTU in {pair.store.path} to 1400" in reason
     subprocess.run(["nft", "delete", "table", "bridge", "test"], check=True)
 
 
@@ -291,3 +291,35 @@ def test_one_agent_on_a_node(pair: Pair, tmp_path: pathlib.Path) -> None:
     done = pair.one.command("cleanup", *pair.one.options)
     assert done.returncode == 1 and "stop it first" in done.stderr
     assert pair.status()[0] == 0
+
+
+def test_what_the_agent_says_of_a_day(pair: Pair) -> None:
+    """Its peers, its end, what it begins with, and what was put back: each in words that fit."""
+    one = pair.one
+    assert "info: nodes new: node-2\n" in one.text()
+    one.stop()
+    assert "info: stopping on SIGTERM" in one.text()
+    one.start()
+    one.until(lambda: "beginning with 1 peer known from before\n" in one.text(), "what it knew")
+    one.until(lambda: pair.status()[1]["ok"], "all is well")
+    one.node.run("ip", "route", "delete", subnets(2)[0])
+    repaired = "warning: 1 route entry was removed by others: put back\n"
+    one.until(lambda: repaired in one.text(), "the repair")
+    pair.store.leave(pair.two.node)
+    one.until(lambda: "info: nodes gone: node-2\n" in one.text(), "its departure")
+    assert "nodes gone: node-1" not in one.text() and "nodes new: node-1" not in one.text()
+
+
+def test_commands_after_the_agents_options(pair: Pair) -> None:
+    """As the agent was started, and one word more, whatever the last option is."""
+    one = pair.one
+    options = [option for option in one.options if option != "--ip-masq"]
+    assert len(options) < len(one.options)
+    for command in ("status", "check"):
+        done = one.command(*options, "--ip-masq", command)
+        assert done.returncode == 0, done.stderr
+    one.stop()
+    done = one.command(*options, "--ip-masq", "cleanup")
+    assert done.returncode == 0, done.stderr
+    assert "removed: adder.1" in done.stderr
+    assert one.command("status").returncode == 3

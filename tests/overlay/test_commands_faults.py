@@ -169,7 +169,10 @@ def test_status_of_a_store_that_is_away(pair: Pair) -> None:
     """Known while the agent runs; nobody knows when it does not. The data path is whole."""
     pair.store.down()
     until(lambda: pair.status()[1]["store"]["up"] is False, "the store is away")
-    assert pair.one.command("status").stdout.startswith("agent running; the file store IS AWAY\n")
+    said = pair.one.command("status").stdout.splitlines()[0]
+    away = f"{pair.store.path}: No such file or directory"
+    assert said == f"agent running; the file store IS AWAY: {away}"
+    assert pair.status()[1]["store"]["problem"] == f"the store is away: {away}"
     assert pair.status()[0] == 0
     pair.store.up()
     until(lambda: pair.status()[1]["store"]["up"] is True, "the store is back")
@@ -177,10 +180,23 @@ def test_status_of_a_store_that_is_away(pair: Pair) -> None:
     status, document = pair.status()
     assert status == 1
     assert document["agent"]["running"] is False
-    assert document["store"] == {"kind": "file", "up": None}
+    assert document["store"] == {"kind": "file", "up": None, "problem": ""}
     first = pair.one.command("status").stdout.splitlines()[0]
     assert first.startswith("agent NOT RUNNING; it wrote what it knew ")
     assert first.endswith("s ago, and had the nodes from the file store")
+
+
+def test_status_of_a_store_that_says_nothing_of_use(pair: Pair) -> None:
+    """It is there: the reason is what is wrong in it, as /healthz has it."""
+    whole = pair.store.path.read_text()
+    pair.store.path.write_text(whole[:-5])
+    until(lambda: pair.status()[1]["store"]["up"] is False, "the file cannot be used")
+    said = pair.one.command("status").stdout.splitlines()[0]
+    assert said.startswith(f"agent running; it CANNOT GO BY the file store: {pair.store.path} is ")
+    assert said.endswith(pair.status()[1]["store"]["problem"])
+    pair.store.path.write_text(whole)
+    until(lambda: pair.status()[1]["store"]["up"] is True, "it can again")
+    assert pair.status()[1]["store"]["problem"] == ""
 
 
 def test_a_device_that_is_another(pair: Pair) -> None:
@@ -375,4 +391,4 @@ def test_ipv6_pods_over_an_ipv4_underlay(cluster: Cluster, tmp_path: pathlib.Pat
     assert done.returncode == 1
     for peer in json.loads(done.stdout)["peers"]:
         assert "packets of 1350 bytes come through" in peer["reason"], peer
-        assert peer["reason"].endswith("set MTU in net-conf.json to 1400")
+        assert peer["reason"].endswith(f"set MTU in {store.path} to 1400")

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,3 +182,28 @@ def test_all_come_to_the_same_view(
         assert "uid-1" not in problems
     shuffler.shuffle(nodes)
     assert resolve(nodes, None) == (peers, problems)
+
+
+def test_who_comes_and_goes_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """By events and by listings; of this node itself nothing."""
+    caplog.set_level(logging.INFO)
+    directory = Directory()
+    directory.own = "uid-1"
+    directory.apply(listing(1, 3, 2))
+    directory.apply(Changed(node(4)))
+    directory.apply(Changed(node(4, address=9)))
+    directory.apply(listing(1, 2, 3, 4, 5, 6))
+    directory.apply(Removed("uid-5"))
+    directory.apply(Removed("uid-5"))
+    directory.apply(listing(1, 2, 3, 4))
+    assert caplog.messages == [
+        "nodes new: node-2, node-3",
+        "nodes new: node-4",
+        "nodes new: node-5, node-6",
+        "nodes gone: node-5",
+        "nodes gone: node-6",
+    ]
+    caplog.clear()
+    Directory().apply(listing(*range(10, 90)))
+    (line,) = caplog.messages
+    assert line.count("node-") == 50 and line.endswith(" and 30 more")

@@ -19,7 +19,7 @@ import time
 
 import pytest
 
-from cni_vxlan_overlay.agent import binaries, conflist, install, trial
+from cni_vxlan_overlay.agent import aside, binaries, conflist, install, trial
 from libcni import conf
 from libcni.cnitool import validation
 from tests.rig.plugins import ROOT
@@ -560,7 +560,7 @@ def test_killed_at_any_moment_every_name_works(
     assert killed
     binaries.place(sets[0], node.bin)
     assert node.names() <= {*_NAMES, _OLD, _NEW}
-    assert {binaries.build_of(node.bin / name) for name in _NAMES} == {_OLD}
+    assert {aside.build_of(node.bin / name) for name in _NAMES} == {_OLD}
 
 
 def test_many_installers_at_once(node: Node, old: pathlib.Path, new: pathlib.Path) -> None:
@@ -578,7 +578,7 @@ def test_many_installers_at_once(node: Node, old: pathlib.Path, new: pathlib.Pat
     said = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0] * 8, said
     assert node.names() <= {*_NAMES, _OLD, _NEW}
-    assert len({binaries.build_of(node.bin / name) for name in _NAMES}) == 1
+    assert len({aside.build_of(node.bin / name) for name in _NAMES}) == 1
     node.works()
     assert validation.check_file(node.conflist).faults == []
 
@@ -685,7 +685,7 @@ def test_help_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_real_set(node: Node, bin_dir: pathlib.Path) -> None:
     """The frozen build, where it is current; launchers of the sources are no set."""
-    if not any(binaries.build_of(path) for path in bin_dir.iterdir()):
+    if not any(aside.build_of(path) for path in bin_dir.iterdir()):
         pytest.skip("no current build")
     frozen = binaries.find_set(bin_dir)
     assert {"bridge", "host-local", "loopback"} <= set(frozen.executables)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import fnmatch
 import json
@@ -10,6 +11,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tarfile
 import tomllib
 from typing import Any
 
@@ -18,10 +20,13 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions  # type: ignore[import-untyped]
 
-from cni_vxlan_overlay.agent import conflist, install
+from cni_vxlan_overlay.agent import conflist, install, settings
+from cni_vxlan_overlay.agent.model import Offer
+from cni_vxlan_overlay.peers import Endpoint, vtep_mac
 from libcni.about import VERSION
 from libcni.schema import explain
 from tests.rig.plugins import ROOT
+from tools import dist
 
 DEPLOY = ROOT / "plugins/vxlan-overlay/deploy"
 MANIFEST = DEPLOY / "vxlan-overlay.yml"
@@ -300,6 +305,71 @@ def test_the_dockerfile_copies_what_exists_and_runs_what_make_has() -> None:
     assert entry and entry[1] == named(pod()["containers"], "vxlan-overlayd")["command"][0]
     python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert python == ">=3.11" and "BASE=debian:12-slim" in text, "Debian 12 has Python 3.11"
+
+
+def test_the_unit_names_a_page_that_the_readme_puts_there() -> None:
+    documentation = unit(UNIT)["Unit"]["Documentation"]
+    page = documentation.removeprefix("file://")
+    assert f"\ninstall -D -m 644 README.md {page}\n" in (DEPLOY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """What the page shows in this language."""
+    text = (DEPLOY / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_hosts_commands_name_what_a_release_has(tmp_path: pathlib.Path) -> None:
+    """The two tarballs, and only files that are in them, from the directory they are in."""
+    (commands,) = [block for block in blocks("sh") if "install-cni install" in block]
+    (packed,) = dist.pack_deploy(ROOT, tmp_path)
+    top = packed.name.removesuffix(".tgz")
+    with tarfile.open(packed) as archive:
+        files = set(archive.getnames())
+    unpacked = False
+    for line in commands.splitlines():
+        words = line.split()
+        if words[0] == "sha256sum":
+            assert words[2:] == [f"adder-{VERSION}-linux-amd64.tgz.sha256", f"{top}.tgz.sha256"]
+        elif words[0] == "tar":
+            assert words[-1] in (f"adder-{VERSION}-linux-amd64.tgz", f"{top}.tgz")
+            unpacked |= words[-1] == f"{top}.tgz"
+        elif words[0] == "cd":
+            assert unpacked and words[1] == top
+        elif words[0] == "install":
+            (name,) = [word for word in words if f"{top}/{word}" in files]
+            assert name in line
+    assert commands.count("\ninstall ") == 4
+
+
+def test_the_nodes_file_of_the_page_works(tmp_path: pathlib.Path) -> None:
+    """The example is the file beside it, and each node finds itself in it as the page says."""
+    (shown,) = [block for block in blocks("json") if '"nodes"' in block]
+    path = DEPLOY / "nodes.json"
+    assert shown == path.read_text()
+    (lines,) = [block for block in blocks("sh") if "FLANNELD_NODES_FILE" in block]
+    environment = dict(line.split("=", 1) for line in lines.splitlines())
+    assert settings.parse([], environment).kind == "file"
+    environment["FLANNELD_NODES_FILE"] = str(path)
+    for number in (1, 2):
+        environment["NODE_NAME"] = f"node-{number}"
+        store = settings.open_store(settings.parse([], environment))
+        conf = asyncio.run(store.netconf())
+        assert [network.text() for network in conf.networks] == ["10.244.0.0/16"]
+        address = f"192.168.50.{number}"
+        offer = Offer("", (Endpoint(address, vtep_mac(conf.backend.vni, address)),), 1)
+        own = asyncio.run(store.publish(offer))
+        assert own.name == f"node-{number}"
+        assert [subnet.text() for subnet in own.peer.subnets] == [f"10.244.{number}.0/24"]
+        assert own.peer.endpoints == offer.endpoints
+
+
+def test_the_page_has_every_key_of_a_node() -> None:
+    schema = json.loads((DEPLOY.parent / "schema.json").read_text())
+    text = (DEPLOY / "README.md").read_text()
+    section = text[text.index("### Nodes in a file") : text.index("## From flannel")]
+    for key in schema["properties"]["peers"]["items"]["properties"]:
+        assert re.search(rf"^\| .*`{key}`.* \| ", section, re.MULTILINE), key
 
 
 def test_the_readme_tells_of_every_file_and_variable() -> None:

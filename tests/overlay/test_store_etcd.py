@@ -182,7 +182,9 @@ def test_no_configuration(etcd: EtcdServer) -> None:
     with pytest.raises(StoreError, match=r"etcdctl put /coreos\.com/network/config"):
         published(etcd, offer(1))
     etcd.put(f"{PREFIX}/config", '{"Network": "10.244.0.0"}')
-    with pytest.raises(StoreError, match=r"/coreos.com/network/config: .*Network.*10\.244\.0\.0"):
+    with pytest.raises(
+        StoreError, match=r"^etcd's key /coreos.com/network/config: Network: .*10\.244\.0\.0"
+    ):
         published(etcd, offer(1))
 
 

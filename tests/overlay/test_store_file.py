@@ -107,6 +107,43 @@ def test_what_cannot_be_used_is_named(path: pathlib.Path, content: str, words: s
     assert not isinstance(refusal.value, Unavailable)
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"Network": ""}, "Network is missing; give one, or set EnableIPv4 to false"),
+        ({"Backend": {"Type": "host-gw"}}, "Backend.Type 'host-gw': only \"vxlan\" is supported"),
+        ({"Backend": {"MTU": 70}}, "Backend.MTU 70: 576 to 65535, or 0 for the underlay's"),
+        ({"Backend": 7}, "Backend: an object is expected, not 7"),
+    ],
+)
+def test_errors_name_the_file_that_was_read(
+    path: pathlib.Path, keys: dict[str, object], words: str
+) -> None:
+    """Not net-conf.json, whose keys these are: there is none."""
+    rewrite(path, **keys)
+    with pytest.raises(StoreError) as refusal:
+        asyncio.run(FileStore(str(path)).netconf())
+    assert str(refusal.value) == f"{path}: {words}"
+
+
+def test_warnings_name_the_file_once(path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is asked what it says, until it says something else."""
+    rewrite(
+        path, Backend={"VNI": 3, "DirectRoute": True}, IPv6Network="fd00::/48", EnableIPv6=False
+    )
+    store = FileStore(str(path))
+    for _ in range(2):
+        asyncio.run(store.netconf())
+        asyncio.run(store.publish(offer(1)))
+    assert caplog.messages == [
+        f"{path}: IPv6Network fd00::/48 is ignored, as EnableIPv6 is not true",
+        f"{path}: unknown key Backend.DirectRoute is ignored",
+    ]
+    rewrite(path, Netwerk=1)
+    asyncio.run(store.netconf())
+    assert caplog.messages[2:] == [f"{path}: unknown key Netwerk is ignored"]
+
+
 def test_a_file_that_is_not_there(path: pathlib.Path) -> None:
     path.unlink()
     with pytest.raises(Unavailable, match=r"nodes\.json: No such file"):

@@ -505,7 +505,7 @@ def test_netconf_is_read_anew_and_errors_name_the_file(play: Play, tmp_path: pat
         path.write_text(json.dumps(NETCONF | {"Backend": {"VNI": 9}, "SubnetLen": 99}))
         assert (await store.netconf()).backend.vni == 9
         path.write_text('{"Network": 1}')
-        with pytest.raises(StoreError, match=r"net-conf.json: net-conf.json: Network.*not 1"):
+        with pytest.raises(StoreError, match=rf"^{path}: Network.*not 1"):
             await store.netconf()
         path.unlink()
         with pytest.raises(StoreError, match=rf"{path} cannot be read.*ConfigMap"):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vxlan-overlayd [run] [OPTIONS]`, `status`, `check`, `cleanup`; and `install-cni`."""
+"""`vxlan-overlayd [run] [OPTIONS]`, `status`, `check`, `cleanup`; and `install-cni`.
+
+The command may follow the options too.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,30 @@ def main(argv: list[str] | None = None) -> int:
         from cni_vxlan_overlay.agent import install
 
         return install.main(arguments)
-    command = arguments[0] if arguments and not arguments[0].startswith("-") else ""
+    from cni_vxlan_overlay.agent import command_line
+
+    try:
+        command, arguments = command_line.split(arguments)
+    except command_line.UnknownCommand as error:
+        print(f"vxlan-overlayd: {error}", file=sys.stderr)
+        return 2
     if command == "status":
         from cni_vxlan_overlay.agent import status_command
 
-        return status_command.run(arguments[1:])
+        return status_command.run(arguments)
     if command == "check":
         from cni_vxlan_overlay.agent import check_command
 
-        return check_command.run(arguments[1:])
+        return check_command.run(arguments)
     if command == "install-cni":
         from cni_vxlan_overlay.agent import install
 
-        return install.main(arguments[1:])
+        return install.main(arguments)
     if command in ("version", "help"):
-        arguments = [f"--{command}"]
-    elif command in ("", "run", "cleanup"):
-        arguments = arguments[1:] if command else arguments
+        command, arguments = "", [f"--{command}"]
     from cni_vxlan_overlay.agent import logs, settings
 
-    found = settings.parse(arguments, os.environ)
+    found = settings.parse(arguments, os.environ, command)
     logs.setup(found.log_format, found.log_level)
     if command == "cleanup":
         from cni_vxlan_overlay.agent.cleanup import cleanup

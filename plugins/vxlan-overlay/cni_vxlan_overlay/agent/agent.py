@@ -20,6 +20,7 @@ from cni_vxlan_overlay.agent.addresses import Usage, usage
 from cni_vxlan_overlay.agent.conflicts import Resolver
 from cni_vxlan_overlay.agent.health import Health
 from cni_vxlan_overlay.agent.kernel import Kernel
+from cni_vxlan_overlay.agent.logs import count
 from cni_vxlan_overlay.agent.membership import Membership
 from cni_vxlan_overlay.agent.memory import Memory, conf_document, fabric_document, parse_conf
 from cni_vxlan_overlay.agent.metrics import Metrics
@@ -81,7 +82,7 @@ class Agent:
         """Until SIGTERM or SIGINT. Leaves kernel and files for the next run."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._told_to_stop, number)
         self._recall()
         loops = (
             self._reconciler.run(),
@@ -109,6 +110,10 @@ class Agent:
             await self._members.store.close()
             await self._kernel.close()
 
+    def _told_to_stop(self, number: signal.Signals) -> None:
+        log.info("stopping on %s; the overlay stays on this node as it is", number.name)
+        self._stop.set()
+
     def usage(self) -> list[Usage]:
         """How many addresses of this node's subnets are in use. Called from another thread."""
         part = self.part
@@ -133,12 +138,13 @@ class Agent:
             log.warning("this node had another address before: waiting for the store")
             return
         self._take_part(conf, underlay, memory.own)
-        log.info("beginning with %d peers known from before", len(memory.nodes))
+        log.info("beginning with %s known from before", count(len(memory.nodes), "peer"))
 
     def _take_part(self, conf: NetConf, underlay: Underlay, own: Node) -> None:
         """This is the network, this carries it, and this is who we are in it."""
         self.part = self._casting.part(conf, underlay, own, self._memory.path)
         self._members.own = own
+        self._members.directory.own = own.uid
         self._kernel.networks = list(conf.networks)
         self._memory.conf = conf_document(conf)
         _forward(conf)
@@ -256,6 +262,8 @@ class Agent:
                 {
                     "store": members.store.kind,
                     "store_up": members.is_up,
+                    "store_problem": self.health.degraded,
+                    "source": members.store.source,
                     "revision": members.directory.revision,
                     "devices": {vtep.name: vtep.mac for vtep in part.vteps},
                     "mtu": part.lease.mtu,

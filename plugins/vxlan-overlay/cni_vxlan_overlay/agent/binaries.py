@@ -11,27 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import hashlib
 import os
 import pathlib
-import re
 import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
 
+from cni_vxlan_overlay.agent import aside
 from cni_vxlan_overlay.agent.trial import UNUSABLE, InstallError, verify
 from libcni.about import NAME
 
-#: How an executable of ours ends: the name of the directory that it shares with the others.
-_BUILD = re.compile(rb"(%s-[0-9][0-9a-z.]*-[0-9a-f]{8})\Z" % NAME.encode())
-_TAIL = 64
 #: Where everything is prepared; no runtime looks for a plugin of this name.
 STAGING = ".adder-install"
-#: What was there under the name of one of ours, until `remove` puts it back.
-_KEPT = ".{}.before-adder"
 #: Programs of the node agent, of no use to a runtime.
 AGENT = ("vxlan-overlayd", "install-cni")
 #: Seconds for another installer to finish.
@@ -58,7 +52,7 @@ def find_set(source: pathlib.Path) -> FrozenSet:
     for path in sorted(source.iterdir()) if source.is_dir() else []:
         if path.name in AGENT or path.name.startswith(".") or not path.is_file():
             continue
-        build = build_of(path)
+        build = aside.build_of(path)
         if build is None:
             continue
         if not (source / build).is_dir():
@@ -73,23 +67,6 @@ def find_set(source: pathlib.Path) -> FrozenSet:
             f"directory with the executables and their {NAME}-* directory"
         )
     return FrozenSet(source, found)
-
-
-def build_of(path: pathlib.Path) -> str | None:
-    """The name of the shared directory of an executable of ours; None for anybody else's.
-
-    Raises OSError.
-    """
-    if path.is_symlink() or not path.is_file():
-        return None
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            found = _BUILD.search(file.read())
-    except FileNotFoundError:
-        return None  # somebody else's, who has just removed it
-    return found[1].decode() if found else None
 
 
 def place(frozen: FrozenSet, target: pathlib.Path, skip: Iterable[str] = ()) -> list[str]:
@@ -119,7 +96,8 @@ def place(frozen: FrozenSet, target: pathlib.Path, skip: Iterable[str] = ()) -> 
             for name in changed:
                 verify(staging / name)
             done += [_reveal(build, target) for build in absent]
-            done += [_replace(name, target) for name in changed]
+            for name in changed:
+                done += _replace(name, target)
             for name in unchanged:
                 verify(target / name)
         finally:
@@ -141,19 +119,9 @@ def remove(target: pathlib.Path) -> list[str]:
         return done
     with locked(target):
         _clear(target / STAGING)
-        kept = re.compile(re.escape(_KEPT).replace(r"\{\}", "(.+)"))
+        done += aside.restore(target)
         for path in sorted(target.iterdir()):
-            match = kept.fullmatch(path.name)
-            if match is None:
-                continue
-            name = target / match[1]
-            if os.path.lexists(name) and build_of(name) is None:
-                path.unlink()  # its owner has placed a newer one
-            else:
-                path.rename(name)
-                done.append(f"restored {name}")
-        for path in sorted(target.iterdir()):
-            if build_of(path) is not None:
+            if aside.build_of(path) is not None:
                 path.unlink()
                 done.append(f"removed {path}")
         for directory in _shared_directories(target):
@@ -202,7 +170,7 @@ def _stage(
     for name in changed:
         source, staged = frozen.source / name, staging / name
         twin = there.setdefault(_digest(source), staged)
-        if twin == staged or not _link(twin, staged):
+        if twin == staged or not aside.link(twin, staged):
             _copy(source, staged)
             staged.chmod(0o755)
 
@@ -214,16 +182,12 @@ def _reveal(build: str, target: pathlib.Path) -> str:
     return f"placed {target / build}"
 
 
-def _replace(name: str, target: pathlib.Path) -> str:
+def _replace(name: str, target: pathlib.Path) -> list[str]:
     """Let a staged executable take its place; somebody else's goes aside, once."""
     path = target / name
-    if os.path.lexists(path) and build_of(path) is None:
-        aside = target / STAGING / _KEPT.format(name)
-        if not _link(path, aside):
-            shutil.copy2(path, aside, follow_symlinks=False)
-        aside.rename(target / _KEPT.format(name))
+    done = aside.keep(path, target / STAGING / ".aside")
     (target / STAGING / name).rename(path)
-    return f"installed {path}"
+    return [*done, f"installed {path}"]
 
 
 def _prune(target: pathlib.Path, current: set[str]) -> list[str]:
@@ -231,7 +195,7 @@ def _prune(target: pathlib.Path, current: set[str]) -> list[str]:
 
     It goes with the next installation.
     """
-    needed = {*current, *(build_of(path) for path in target.iterdir())}
+    needed = {*current, *(aside.build_of(path) for path in target.iterdir())}
     old = [path for path in _shared_directories(target) if path.name not in needed]
     done = []
     for path in old[:-1]:
@@ -242,7 +206,7 @@ def _prune(target: pathlib.Path, current: set[str]) -> list[str]:
 
 def _shared_directories(target: pathlib.Path) -> list[pathlib.Path]:
     """Shared directories of any build, that of the newest build last."""
-    found = [p for p in target.iterdir() if _BUILD.fullmatch(p.name.encode()) and p.is_dir()]
+    found = [p for p in target.iterdir() if aside.BUILD.fullmatch(p.name.encode()) and p.is_dir()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -259,17 +223,6 @@ def _same(source: pathlib.Path, target: pathlib.Path) -> bool:
 def _digest(path: pathlib.Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
-
-
-def _link(existing: pathlib.Path, path: pathlib.Path) -> bool:
-    """Make a hard link; False where the file system has none, or no more of them."""
-    try:
-        os.link(existing, path, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP):
-            return False
-        raise
-    return True
 
 
 def _copy(source: pathlib.Path, path: pathlib.Path) -> None:

@@ -27,6 +27,7 @@ from cni_vxlan_overlay.agent.node_state import (
     read_node_state,
 )
 from cni_vxlan_overlay.agent.probe import SMALLEST, NotSent, Prober
+from cni_vxlan_overlay.agent.settings import COMMANDS
 from cni_vxlan_overlay.agent.status_command import (
     BROKEN,
     NO_STATE,
@@ -74,7 +75,7 @@ def run(argv: list[str]) -> int:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    made = parser("check", "Probe every peer through the tunnel, both ways, at the full MTU.")
+    made = parser("check", COMMANDS["check"])
     made.add_argument(
         "--timeout", type=_seconds, default=2.0, help="seconds for each answer (default 2)"
     )
@@ -229,7 +230,7 @@ class Inquiry:
 
     async def _limit(self, address: str, overhead: int) -> str:
         """What becomes of a peer that answers small packets. overhead: bytes that the tunnel
-        adds; net-conf.json speaks of the underlay's MTU."""
+        adds; the configuration speaks of the underlay's MTU."""
         largest = await self._largest(address)
         with contextlib.suppress(NotSent):
             if await self._echo(address, self._state.mtu) is not None:
@@ -240,7 +241,7 @@ class Inquiry:
         return (
             f"packets of {largest} bytes come through, larger ones do not: the MTU on the "
             f"way is smaller than this overlay's {self._state.mtu} needs; set MTU in "
-            f"net-conf.json to {largest + overhead}"
+            f"{self._state.source} to {largest + overhead}"
         )
 
     async def _largest(self, address: str) -> int:

@@ -8,6 +8,7 @@ import pathlib
 
 from cni_vxlan_overlay.agent import traffic
 from cni_vxlan_overlay.agent.kernel import Kernel
+from cni_vxlan_overlay.agent.logs import count
 from cni_vxlan_overlay.agent.memory import Memory, is_locked
 from cni_vxlan_overlay.agent.settings import Settings, open_store
 from cni_vxlan_overlay.agent.store import StoreError
@@ -45,7 +46,8 @@ async def cleanup(settings: Settings) -> int:
         direct = await kernel.read()
         failures = await kernel.apply(Fabric(), direct, set())
         removed = await kernel.remove_devices(owner=AGENT)
-        log.info("removed: %s, %d direct routes", ", ".join(removed) or "no device", len(direct))
+        routes = count(len(direct), "direct route")
+        log.info("removed: %s, %s", ", ".join(removed) or "no device", routes)
         failed |= bool(failures)
     finally:
         await kernel.close()

@@ -11,22 +11,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.agent.store import Changed, Event, Listing, Removed
 
 log = logging.getLogger(__name__)
 
+#: Names of nodes in one line of the log.
+_NAMED = 50
+
 
 class Directory:
     """All nodes by uid.
 
-    patience: seconds after which another listing is a confirmation, and not the same mistake.
+    own: uid of this node, which is no news. patience: seconds after which another listing is a
+    confirmation, and not the same mistake.
     """
 
     def __init__(self, patience: float = 0.0) -> None:
         self.nodes: dict[str, Node] = {}
+        self.own = ""
         self._patience = patience
         self._since = 0.0
         self.revision = ""
@@ -53,12 +58,17 @@ class Directory:
         if isinstance(event, Changed):
             node = event.node
             self._missing -= {node.uid}
+            if node.uid not in self.nodes:
+                self._tell("new", [node])
             changed = self.nodes.get(node.uid) != node
             self.nodes[node.uid] = node
             return changed
         assert isinstance(event, Removed)
         self._missing -= {event.uid}
-        return self.nodes.pop(event.uid, None) is not None
+        gone = self.nodes.pop(event.uid, None)
+        if gone is not None:
+            self._tell("gone", [gone])
+        return gone is not None
 
     def _list(self, listing: Listing) -> bool:
         listed = {node.uid: node for node in listing.nodes}
@@ -77,8 +87,8 @@ class Directory:
         elif missing and now - self._since < self._patience:
             kept = {uid: self.nodes[uid] for uid in missing}
         elif missing:
-            names = sorted(self.nodes[uid].name for uid in missing)
-            log.info("nodes gone: %s", ", ".join(names))
+            self._tell("gone", [self.nodes[uid] for uid in missing])
+        self._tell("new", [node for uid, node in listed.items() if uid not in self.nodes])
         was_sure = self.is_sure
         if not self.is_told:
             self.is_told, self._since = True, now
@@ -89,3 +99,10 @@ class Directory:
         changed = after != self.nodes or self.is_sure != was_sure
         self.nodes = after
         return changed
+
+    def _tell(self, what: str, nodes: Collection[Node]) -> None:
+        """Of nodes that are new or gone, but not of this one."""
+        names = sorted(node.name for node in nodes if node.uid != self.own)
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            log.info("nodes %s: %s%s", what, ", ".join(names[:_NAMED]), more)

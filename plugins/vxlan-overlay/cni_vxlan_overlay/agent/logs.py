@@ -38,6 +38,11 @@ def _time(record: logging.LogRecord) -> str:
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: "1 peer", "2 peers". many: where that is not one with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def setup(log_format: str, level: str) -> None:
     """Send all logs to standard error. log_format: "text" or "json". level: "info", ..."""
     handler = logging.StreamHandler(sys.stderr)

@@ -21,7 +21,7 @@ from cni_vxlan_overlay.agent.metrics import Metrics
 from cni_vxlan_overlay.agent.model import NetConf, Node
 from cni_vxlan_overlay.agent.part import Casting, words
 from cni_vxlan_overlay.agent.selection import NoUnderlay
-from cni_vxlan_overlay.agent.store import Store, StoreError, Unavailable
+from cni_vxlan_overlay.agent.store import AWAY, Store, StoreError, Unavailable
 from cni_vxlan_overlay.underlay import Underlay
 from libcni.types.errors import CniError
 
@@ -85,7 +85,7 @@ class Membership:
                 delay = _BACK_OFF
                 continue  # time for another listing
             except Unavailable as error:
-                self._store_is(False, f"the store is away: {error}")
+                self._store_is(False, f"{AWAY}{error}")
             except (StoreError, NoUnderlay, CniError, OSError) as error:
                 self._store_is(False, str(error))
             if time.monotonic() - watched > _STEADY:

@@ -51,21 +51,23 @@ _BACKEND_KEYS = (
 _DEFAULT_PORT = 8472
 
 
-def parse_netconf(text: str, *, allocates: bool = True) -> NetConf:
-    """Read net-conf.json.
+def parse_netconf(text: str, *, allocates: bool = True, source: str = "net-conf.json") -> NetConf:
+    """Read net-conf.json, or what has its keys.
+
+    source: the file or key that the text comes from, for messages.
 
     allocates: the store gives subnets out itself by SubnetLen, SubnetMin and SubnetMax (etcd).
     Where something else does (Kubernetes' controller), False leaves these keys unread, as flannel
     does, and the three fields of the result empty.
 
     Defaults are flannel's, but for a missing Backend: vxlan, as its documentation has it.
-    Raises StoreError naming key and value.
+    Raises StoreError naming source, key and value.
     """
     try:
-        document = jsontext.loads(text.encode(errors="replace"), "net-conf.json")
+        document = jsontext.loads(text.encode(errors="replace"), source)
     except CniError as error:
         raise StoreError(str(error)) from None
-    keys = _Keys(document, "", _KEYS)
+    keys = _Keys(document, source, "", _KEYS)
     networks: list[Prefix] = []
     lengths: dict[int, int] = {}
     first: dict[int, Prefix] = {}
@@ -79,7 +81,8 @@ def parse_netconf(text: str, *, allocates: bool = True) -> NetConf:
         if not keys.boolean(enable, default):
             if network is not None:
                 _log.warning(
-                    "net-conf.json: %sNetwork %s is ignored, as %s is not true",
+                    "%s: %sNetwork %s is ignored, as %s is not true",
+                    source,
                     prefix,
                     network.text(),
                     enable,
@@ -87,15 +90,15 @@ def parse_netconf(text: str, *, allocates: bool = True) -> NetConf:
             continue
         if network is None:
             raise StoreError(
-                f"net-conf.json: {prefix}Network is missing; give one, or set {enable} to false"
+                f"{source}: {prefix}Network is missing; give one, or set {enable} to false"
             )
         networks.append(network)
         if allocates:
             lengths[family] = _subnet_length(keys, prefix, network)
             first[family], last[family] = _bounds(keys, prefix, network, lengths[family])
     if not networks:
-        raise StoreError("net-conf.json: EnableIPv4 and EnableIPv6 are false, so nothing is left")
-    backend = _backend(keys.value("Backend"))
+        raise StoreError(f"{source}: EnableIPv4 and EnableIPv6 are false, so nothing is left")
+    backend = _backend(keys.value("Backend"), source)
     return NetConf(tuple(networks), lengths, first, last, backend)
 
 
@@ -107,15 +110,15 @@ def _subnet_length(keys: _Keys, prefix: str, network: Prefix) -> int:
         usual = 24 if network.bits == 32 else 64
         if network.length > network.bits - 4:
             raise StoreError(
-                f"net-conf.json: {prefix}Network {network.text()} is too small: "
+                f"{keys.source}: {prefix}Network {network.text()} is too small: "
                 f"/{network.bits - 4} at most"
             )
         return usual if network.length <= usual - 2 else network.length + 2
     if length > longest:
-        raise StoreError(f"net-conf.json: {key} {length} leaves no addresses: {longest} at most")
+        raise StoreError(f"{keys.source}: {key} {length} leaves no addresses: {longest} at most")
     if length < network.length + 2:
         raise StoreError(
-            f"net-conf.json: {key} {length} splits {prefix}Network {network.text()} in fewer than "
+            f"{keys.source}: {key} {length} splits {prefix}Network {network.text()} in fewer than "
             f"four subnets: {network.length + 2} at least"
         )
     return length
@@ -138,40 +141,38 @@ def _bounds(keys: _Keys, prefix: str, network: Prefix, length: int) -> tuple[Pre
         subnet = Prefix(packed, length)
         if not network.contains(packed):
             raise StoreError(
-                f"net-conf.json: {key} {ntop(packed)} is outside {prefix}Network {network.text()}"
+                f"{keys.source}: {key} {ntop(packed)} is outside {prefix}Network {network.text()}"
             )
         if subnet.network() != subnet:
             raise StoreError(
-                f"net-conf.json: {key} {ntop(packed)} does not begin a subnet: the one it is in "
+                f"{keys.source}: {key} {ntop(packed)} does not begin a subnet: the one it is in "
                 f"is {subnet.network().text()}"
             )
         found.append(subnet)
     low, high = found
     if low.packed > high.packed:
         raise StoreError(
-            f"net-conf.json: {prefix}SubnetMin {ntop(low.packed)} is above "
+            f"{keys.source}: {prefix}SubnetMin {ntop(low.packed)} is above "
             f"{prefix}SubnetMax {ntop(high.packed)}"
         )
     return low, high
 
 
-def _backend(document: object) -> Backend:
+def _backend(document: object, source: str) -> Backend:
     if document is None:
         return Backend()
-    keys = _Keys(document, "Backend.", _BACKEND_KEYS)
+    keys = _Keys(document, source, "Backend.", _BACKEND_KEYS)
     kind = keys.string("Type", "vxlan")
     if kind.lower() != "vxlan":
-        raise StoreError(f'net-conf.json: Backend.Type {kind!r}: only "vxlan" is supported')
+        raise StoreError(f'{source}: Backend.Type {kind!r}: only "vxlan" is supported')
     checksum = keys.string("TxChecksumOffload", "auto").lower()
     if checksum not in ("auto", "on", "off"):
         raise StoreError(
-            f'net-conf.json: Backend.TxChecksumOffload {checksum!r}: one of "auto", "on", "off"'
+            f'{source}: Backend.TxChecksumOffload {checksum!r}: one of "auto", "on", "off"'
         )
     mtu = keys.integer("MTU", 0, 65535, 0)
     if 0 < mtu < 576:
-        raise StoreError(
-            f"net-conf.json: Backend.MTU {mtu}: 576 to 65535, or 0 for the underlay's"
-        )
+        raise StoreError(f"{source}: Backend.MTU {mtu}: 576 to 65535, or 0 for the underlay's")
     return Backend(
         vni=keys.integer("VNI", 0, (1 << 24) - 1, 1),
         port=keys.integer("Port", 0, 65535, 0) or _DEFAULT_PORT,
@@ -186,19 +187,23 @@ def _backend(document: object) -> Backend:
 class _Keys:
     """The keys of an object, whatever their case; each getter checks type and range."""
 
-    def __init__(self, document: object, path: str, known: tuple[str, ...]) -> None:
-        """path: of the object, with its dot, for messages. Raises StoreError for no object."""
+    def __init__(self, document: object, source: str, path: str, known: tuple[str, ...]) -> None:
+        """source: of the document, path: of the object, with its dot, for messages.
+
+        Raises StoreError for no object.
+        """
         if not isinstance(document, Mapping):
             raise StoreError(
-                f"net-conf.json: {path.rstrip('.') or 'the document'}: an object is expected, "
+                f"{source}: {path.rstrip('.') or 'the document'}: an object is expected, "
                 f"not {_shown(document)}"
             )
+        self.source = source
         self._path = path
         self._values: dict[str, Any] = {key.lower(): value for key, value in document.items()}
         folded = {key.lower() for key in known}
         for key in document:
             if key.lower() not in folded:
-                _log.warning("net-conf.json: unknown key %s%s is ignored", path, key)
+                _log.warning("%s: unknown key %s%s is ignored", source, path, key)
 
     def value(self, key: str) -> Any:
         """The value, None when not given."""
@@ -206,7 +211,7 @@ class _Keys:
 
     def _wrong(self, key: str, value: object, expected: str) -> StoreError:
         return StoreError(
-            f"net-conf.json: {self._path}{key}: {expected} is expected, not {_shown(value)}"
+            f"{self.source}: {self._path}{key}: {expected} is expected, not {_shown(value)}"
         )
 
     def boolean(self, key: str, default: bool) -> bool:

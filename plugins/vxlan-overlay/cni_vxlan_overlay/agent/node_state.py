@@ -98,7 +98,8 @@ def _all(signs: Iterable[bool | None]) -> bool | None:
 @dataclasses.dataclass(frozen=True)
 class NodeState:
     """All of it. written: when the agent last wrote its file, Unix seconds. store_up: whether
-    its store answers, None while no agent runs who would know."""
+    its store answers, None while no agent runs who would know. store_problem: why not, "" when
+    nothing is wrong or nobody knows. source: what the network's configuration is read from."""
 
     node: Node
     is_running: bool
@@ -109,6 +110,8 @@ class NodeState:
     port: int
     devices: tuple[Device, ...]
     peers: tuple[PeerState, ...]
+    store_problem: str = ""
+    source: str = "net-conf.json"
 
     @property
     def is_whole(self) -> bool:
@@ -177,6 +180,9 @@ async def _compare(document: Any, kernel: Kernel, is_running: bool) -> NodeState
         port=conf["port"],
         devices=tuple(devices),
         peers=tuple(peers),
+        # Both are missing where an earlier version wrote it.
+        store_problem=str(document.get("store_problem", "")) if is_running else "",
+        source=str(document.get("source", "net-conf.json")),
     )
 
 

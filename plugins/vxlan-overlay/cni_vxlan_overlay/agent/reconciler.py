@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cni_vxlan_overlay.agent.kernel import Kernel, Refused
+from cni_vxlan_overlay.agent.logs import count
 from cni_vxlan_overlay.agent.mirror import Mirror
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.fabric import Fabric, Ground, add_peer
@@ -212,7 +213,9 @@ class Reconciler:
         for kind, name in KINDS.items():
             repaired = len(getattr(added, kind) & getattr(self._settled, kind))
             if repaired:
-                log.warning("%d %s entries were removed by others: put back", repaired, name)
+                were = "was" if repaired == 1 else "were"
+                entries = count(repaired, f"{name} entry", f"{name} entries")
+                log.warning("%s %s removed by others: put back", entries, were)
                 self._drift(name, repaired)
         if not len(added) and not len(removed):
             self._settled = wanted
@@ -248,7 +251,7 @@ class Reconciler:
         if any(code in (errno.ENODEV, errno.ENXIO) for code in errors.values()):
             # A device went meanwhile: the next pass makes it, and everything with it.
             self.wake(read=True)
-            return [f"a device was removed while {len(added)} entries were being put into it"]
+            return ["a device was removed while entries were being put into it"]
         return [_describe(key, code) for key, code in sorted(errors.items())]
 
     async def follow(self) -> None:

@@ -65,6 +65,17 @@ _IGNORED = (
     "logtostderr",
     "alsologtostderr",
 )
+#: The kind of each option by its name; "ignored" of those that are flanneld's only.
+KINDS = {name: kind for name, _, kind, _ in _OPTIONS} | dict.fromkeys(_IGNORED, "ignored")
+
+#: What each command does, for the help. `run` is the default.
+COMMANDS = {
+    "run": "Be this node's agent: join the node to the overlay and keep its kernel so.",
+    "status": "Show the nodes of the overlay as this one sees them, and what its kernel lacks.",
+    "check": "Probe every peer through the tunnel, both ways, at the full MTU.",
+    "cleanup": "Take everything of the overlay off this node, for good: its entry in the store, "
+    "devices, routes, traffic rules and files. Give the options that the agent runs with.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +119,20 @@ class Settings:
         return "file" if self.nodes_file else "kubernetes" if self.kube_subnet_mgr else "etcd"
 
 
-def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Settings from a command line and an environment. Exits with 2 and words if wrong."""
+def parse(argv: Sequence[str], environment: Mapping[str, str], command: str = "") -> Settings:
+    """Settings from a command line and an environment. Exits with 2 and words if wrong.
+
+    command: whose options these are, for the help.
+    """
+    words = COMMANDS.get(command) or (
+        "Node agent of vxlan-overlay. COMMAND is one of run (the default), status, check, "
+        "cleanup; COMMAND --help says what it does. These are the options of run and cleanup."
+    )
     parser = argparse.ArgumentParser(
         prog="vxlan-overlayd",
-        description="Node agent of vxlan-overlay: joins this node to the overlay and keeps its "
-        "kernel so. Commands: run (the default), status, check, cleanup.",
+        # All options would be 25 lines before each complaint.
+        usage=f"vxlan-overlayd {command or '[COMMAND]'} [OPTIONS]",
+        description=words,
         epilog="each option is also read from the environment, as FLANNELD_ and its name in "
         "capitals with underscores; NODE_NAME is this node's name (by default the host's, except "
         "for Kubernetes)",
@@ -242,4 +261,4 @@ def open_store(settings: Settings) -> Store:
     )
 
 
-__all__ = ["Settings", "open_store", "parse"]
+__all__ = ["COMMANDS", "KINDS", "Settings", "open_store", "parse"]

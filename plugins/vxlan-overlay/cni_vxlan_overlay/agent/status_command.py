@@ -18,6 +18,8 @@ from rich.table import Table
 from cni_vxlan_overlay.agent import memory
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.agent.node_state import NodeState, NoState, PeerState, read_node_state
+from cni_vxlan_overlay.agent.settings import COMMANDS
+from cni_vxlan_overlay.agent.store import AWAY
 
 #: Exit statuses: all is well, something is wrong, (2: usage), there is nothing to tell.
 WHOLE, BROKEN, NO_STATE = 0, 1, 3
@@ -48,9 +50,7 @@ def fail(command: str, error: Exception) -> int:
 
 def run(argv: list[str]) -> int:
     """Print the table, or JSON; the exit status."""
-    options = parser("status", "Show the nodes of the overlay as this one sees them.").parse_args(
-        argv
-    )
+    options = parser("status", COMMANDS["status"]).parse_args(argv)
     try:
         state = asyncio.run(read_node_state(options.state_file))
     except (NoState, NetlinkError, OSError) as error:
@@ -67,7 +67,7 @@ def document(state: NodeState) -> dict[str, Any]:
     return {
         "ok": state.is_whole,
         "agent": {"running": state.is_running, "written": state.written},
-        "store": {"kind": state.store, "up": state.store_up},
+        "store": {"kind": state.store, "up": state.store_up, "problem": state.store_problem},
         "node": _node(state.node),
         "devices": [
             {
@@ -126,9 +126,7 @@ def show(state: NodeState) -> None:
     """The table of nodes, what carries it, and what is wrong."""
     out = console()
     if state.is_running:
-        out.print(
-            f"agent running; the {state.store} store {'answers' if state.store_up else 'IS AWAY'}"
-        )
+        out.print(f"agent running; {_store(state)}", soft_wrap=True)
     else:
         out.print(
             f"agent NOT RUNNING; it wrote what it knew {_age(state.written)} ago, and had the "
@@ -147,6 +145,18 @@ def show(state: NodeState) -> None:
     for peer in state.peers:
         if peer.problem:
             out.print(f"{peer.node.name}: {peer.problem}")
+
+
+def _store(state: NodeState) -> str:
+    """What becomes of the agent's questions to its store, with the reason that /healthz has."""
+    store, problem = f"the {state.store} store", state.store_problem
+    if state.store_up:
+        return f"{store} answers"
+    if not problem:
+        return f"{store} has not answered yet"
+    if problem.startswith(AWAY):
+        return f"{store} IS AWAY: {problem.removeprefix(AWAY)}"
+    return f"it CANNOT GO BY {store}: {problem}"
 
 
 def _nodes(state: NodeState, *, is_wide: bool) -> Table:

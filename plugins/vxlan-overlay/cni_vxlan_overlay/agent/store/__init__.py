@@ -15,6 +15,9 @@ from typing import Protocol
 
 from cni_vxlan_overlay.agent.model import NetConf, Node, Offer
 
+#: What an outage's text begins with where it is told.
+AWAY = "the store is away: "
+
 
 class StoreError(Exception):
     """The store answered, and what it says cannot be used; the text says what to mend."""
@@ -72,6 +75,8 @@ class Store(Protocol):
 
     #: "kubernetes", "etcd" or "file".
     kind: str
+    #: What the network's configuration is read from, as messages name it.
+    source: str
 
     async def netconf(self) -> NetConf:
         """The network's configuration."""

@@ -79,6 +79,7 @@ class EtcdStore:
             timeout=timeout,
         )
         self._registry = Registry(self._gateway, prefix, lease_seconds)
+        self.source = f"etcd's key {self._registry.path('config')}"
         self._margin = min(renew_margin, lease_seconds / 2)
         self._lease_seconds = lease_seconds
         #: What is ours, as last written or found.
@@ -98,10 +99,7 @@ class EtcdStore:
                 f"etcd has no key {key}; the network is described there: etcdctl put {key} "
                 '\'{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}\''
             )
-        try:
-            conf = parse_netconf(content.decode(errors="replace"))
-        except StoreError as error:
-            raise StoreError(f"etcd's key {key}: {error}") from None
+        conf = parse_netconf(content.decode(errors="replace"), source=self.source)
         self._vni, self._networks = conf.backend.vni, conf.networks
         return conf
 

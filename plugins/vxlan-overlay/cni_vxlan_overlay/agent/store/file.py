@@ -50,9 +50,11 @@ class FileStore:
 
     def __init__(self, path: str, node_name: str = "") -> None:
         """node_name: of this node's entry; "" to go by its address."""
-        self._path = path
+        self._path = self.source = path
         self._name = node_name
         self._warned = ""
+        #: The file as last read: its content, and what that says.
+        self._said: tuple[bytes, tuple[NetConf, list[Node]]] | None = None
 
     async def netconf(self) -> NetConf:
         """The network's configuration. Raises StoreError naming file and key, Unavailable."""
@@ -118,13 +120,19 @@ class FileStore:
                 content = file.read()
         except OSError as error:
             raise Unavailable(f"{self._path}: {error.strerror}") from None
+        if self._said is None or self._said[0] != content:
+            self._said = content, self._parse(content)  # which warns, so once
+        return self._said[1]
+
+    def _parse(self, content: bytes) -> tuple[NetConf, list[Node]]:
         try:
             document = jsontext.loads(content, self._path)
         except CniError as error:
             raise StoreError(str(error)) from None
         if not isinstance(document, dict):
             raise StoreError(f"{self._path}: an object with `Network` and `nodes` is expected")
-        conf = parse_netconf(json.dumps(_netconf_document(document)), allocates=False)
+        text = json.dumps(_netconf_document(document))
+        conf = parse_netconf(text, allocates=False, source=self._path)
         return conf, self._nodes(document, conf.backend.vni)
 
     def _nodes(self, document: dict[str, Any], vni: int) -> list[Node]:

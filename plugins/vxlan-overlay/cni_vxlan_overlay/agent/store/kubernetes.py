@@ -95,6 +95,7 @@ class KubernetesStore:
         self._kubeconfig = kubeconfig
         self._keys = Keys(annotation_prefix)
         self._netconf_path = Path(netconf_path)
+        self.source = netconf_path
         self._sets_condition = set_network_unavailable
         self._timeout = timeout
         self._watch_seconds = watch_seconds
@@ -113,10 +114,8 @@ class KubernetesStore:
                 "the key net-conf.json"
             ) from error
         if self._read is None or self._read[0] != content:
-            try:
-                self._read = content, parse_netconf(content, allocates=False)
-            except StoreError as error:
-                raise StoreError(f"{self._netconf_path}: {error}") from error
+            conf = parse_netconf(content, allocates=False, source=self.source)
+            self._read = content, conf
         return self._read[1]
 
     async def publish(self, offer: Offer) -> Node:
