@@ -79,6 +79,8 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     elif error.code in (DECODING_FAILURE, INVALID_NETWORK_CONFIG):
         if "runtimeConfig" in text:
             found.append("runtimeConfig holds what CAP_ARGS gives: mend it there")
+        elif "rename it to" in text or "did you mean" in text:
+            pass  # said already
         elif _validate_finds_something(options):
             found.append("`cnitool validate` says what is wrong in the configuration files")
     elif os.geteuid() and ("not permitted" in text or "denied" in text):

@@ -57,7 +57,10 @@ def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
 
 
 def show(output: str, cache_dir: str) -> None:
-    """Print all of it as tables (plain where stdout is no terminal), JSON, or mere names."""
+    """Print all of it as tables (plain where stdout is no terminal), JSON, or mere names.
+
+    Beside tables, what is wrong with a file goes to stderr.
+    """
     directory = settings.configuration_directory()
     configured = networks(directory)
     if output == "names":
@@ -70,6 +73,9 @@ def show(output: str, cache_dir: str) -> None:
         document = {"directory": directory, "networks": configured, "attachments": attached}
         print(json.dumps(document, indent=4, ensure_ascii=False))
         return
+    for entry in configured:
+        if "error" in entry:
+            print(f"{entry['file']}: {entry['error']}", file=sys.stderr)
     _table(
         f"Networks in {directory}",
         ("NAME", "VERSION", "PLUGINS", "FILE"),

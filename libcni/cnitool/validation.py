@@ -92,7 +92,10 @@ def check_file(file: Path) -> Findings:
         return Findings([str(error)])
     if not isinstance(document, dict):
         return Findings(["not a JSON object"])
-    is_list = file.suffix == ".conflist" or "plugins" in document
+    # As runtimes tell them apart; a file of another name is read by none of them.
+    is_list = file.suffix == ".conflist" or (
+        file.suffix not in (".conf", ".json") and "plugins" in document
+    )
     faults = _explain("conflist" if is_list else "netconf", document)
     try:
         if is_list:
@@ -100,7 +103,9 @@ def check_file(file: Path) -> Findings:
         else:
             network = conf.conf_list_from_conf(conf.conf_from_file(file))
     except CniError as error:
-        return Findings(faults or [str(error).removeprefix(f"{file}: ")])
+        # How to mend a file that is misnamed goes before what a schema for others has to say.
+        fault = str(error).removeprefix(f"{file}: ")
+        return Findings([fault] if error.details else faults or [fault])
     if not faults:
         faults = _check_version(network)
     warnings = [f"{place} is given more than once; the last counts" for place in repeated(data)]
