@@ -16,7 +16,7 @@ from libcni.attachment import Attachment
 from libcni.cnitool import settings
 from libcni.cnitool.capabilities import unmet
 from libcni.cnitool.family import too_small_for_ipv6
-from libcni.cnitool.presence import ask, strangers
+from libcni.cnitool.presence import ask, strangers, without_addresses
 from libcni.cnitool.repetition import repeated
 from libcni.cnitool.spelling import misspelled
 from libcni.jsontext import loads
@@ -118,6 +118,7 @@ def check_file(file: Path) -> Findings:
         faults += misfits or _refuses_addresses(types, stdin, given, place)
         warnings += misspelled(stdin, types, place)
         warnings += unmet(plugin, place)
+        warnings += without_addresses(plugin, place)
         if not faults:
             warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
     faults += too_small_for_ipv6([(place, plugin.document) for place, plugin in plugins])

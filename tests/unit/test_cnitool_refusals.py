@@ -137,6 +137,20 @@ def test_validate_warns_of_a_peers_file_that_is_not_there(desk: Desk) -> None:
     assert "plugins[0].peersFile: /nonexistent/peers.json is not there" in desk.err
 
 
+@pytest.mark.parametrize("type_", ["bridge", "macvlan", "tap"])
+def test_validate_warns_of_an_ipam_without_a_type(desk: Desk, type_: str) -> None:
+    plugin = {"type": type_, "ipam": {"subnet": "10.0.0.0/24"}}
+    document = {"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]}
+    file = desk.write("10.conflist", document)
+    warning = f"{file}: warning: plugins[0].ipam has no type: no address is given\n"
+    assert desk.run("validate") == 0
+    assert desk.err == warning
+    for plugins in ([{"type": type_, "ipam": {}}], [_overlay(ipam={"dataDir": "/run/x"})]):
+        desk.write("10.conflist", {**document, "plugins": plugins})
+        assert desk.run("validate") == 0
+        assert desk.err == ""
+
+
 @pytest.mark.parametrize("type_", ["bandwidth", "firewall", "portmap", "sbr", "tuning"])
 def test_validate_refuses_a_chained_plugin_that_comes_first(desk: Desk, type_: str) -> None:
     document = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": type_}]}
