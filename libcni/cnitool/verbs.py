@@ -42,6 +42,12 @@ def run(options: argparse.Namespace) -> None:
         case "check":
             cni.check_network_list(network, attachment)
         case "del":
+            meant = settings.named_namespace(options.netns)
+            if meant:
+                print(
+                    f"warning: nothing is at {attachment.netns}; did you mean {meant}?",
+                    file=sys.stderr,
+                )
             cni.del_network_list(network, attachment)
 
 
