@@ -178,7 +178,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         case "list":
             from libcni.cnitool.listing import show
 
-            show(options.output, options.cache_dir or "")
+            return show(options.output, options.cache_dir or "")
         case _:
             from libcni.cnitool.verbs import run
 

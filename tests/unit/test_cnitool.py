@@ -194,6 +194,32 @@ def test_list_of_nothing(desk: Desk) -> None:
     assert desk.out.count("none") == 2
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_list_names_what_is_damaged(desk: Desk, output: str) -> None:
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    results = desk.cache / "results"
+    (results / "net-red-eth0").write_text("{")
+    (results / "net-blue-eth0.7.tmp").write_text("{")
+    assert desk.run("list", "-o", output) == 1
+    assert CONTAINER in desk.out
+    assert desk.err.startswith(f"Error: cached result {results}/net-red-eth0")
+    assert len(desk.err.splitlines()) == 1
+    (results / f"net-{CONTAINER}-eth0").unlink()
+    assert desk.run("list") == 1
+    assert desk.out.endswith(f"Attachments in {desk.cache}: none that can be read\n")
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_list_shows_networks_where_attachments_cannot_be_read(desk: Desk, output: str) -> None:
+    desk.network()
+    desk.cache.mkdir()
+    (desk.cache / "results").touch()
+    assert desk.run("list", "-o", output) == 1
+    assert "10-net.conflist" in desk.out
+    assert desk.err == f"Error: cannot list {desk.cache}/results: Not a directory\n"
+
+
 def test_list_draws_tables_on_a_terminal(desk: Desk) -> None:
     desk.network()
     master, slave = os.openpty()
