@@ -7,23 +7,22 @@ import argparse
 import sys
 
 from libcni import conf, version
-from libcni.api import RuntimeConf, render
+from libcni.api import CNIConfig, RuntimeConf, render
+from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
 from libcni.jsontext import dumps_indented
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do `options.verb`; ADD prints its result, the others nothing. Raises CniError."""
+    """Do `options.verb`; ADD prints its result, the others nothing on stdout. Raises CniError."""
     network = conf.load_network_conf(settings.configuration_directory(), options.network)
     cni = settings.cni(options.cache_dir or "")
     if options.verb == "status":
-        if not version.greater_or_equal(network.cni_version, "1.1.0"):
-            told = network.cni_version or "0.1.0"
-            print(f"not asked: cniVersion {told} has no STATUS (1.1.0 has)", file=sys.stderr)
+        _say_if_not_asked(network, "STATUS")
         cni.get_status_network_list(network)
         return
     if options.verb == "gc":
-        cni.gc_network_list(network, None)
+        _collect(network, cni, options.cache_dir or "")
         return
     attachment = settings.runtime_conf(options.netns, options.ifname or "")
     match options.verb:
@@ -49,6 +48,35 @@ def run(options: argparse.Namespace) -> None:
                     file=sys.stderr,
                 )
             cni.del_network_list(network, attachment)
+
+
+def _collect(network: conf.NetworkConfigList, cni: CNIConfig, cache_dir: str) -> None:
+    """GC, saying on stderr what it has detached, also when some of it fails."""
+    if network.disable_gc:
+        print("not done: the network has disableGC", file=sys.stderr)
+        return
+    _say_if_not_asked(network, "GC")
+    before = _attached(network, cache_dir)
+    try:
+        cni.gc_network_list(network, None)
+    finally:
+        after = _attached(network, cache_dir)
+        for one in before:
+            if one not in after:
+                where = f" ({one.netns})" if one.netns else ""
+                print(f"detached {one.container_id} {one.if_name}{where}", file=sys.stderr)
+
+
+def _attached(network: conf.NetworkConfigList, cache_dir: str) -> list[NetworkAttachment]:
+    cached = settings.cache(cache_dir).attachments()
+    return [attachment for attachment in cached if attachment.network == network.name]
+
+
+def _say_if_not_asked(network: conf.NetworkConfigList, verb: str) -> None:
+    """A verb that plugins have since 1.1.0."""
+    if not version.greater_or_equal(network.cni_version, "1.1.0"):
+        told = network.cni_version or "0.1.0"
+        print(f"not asked: cniVersion {told} has no {verb} (1.1.0 has)", file=sys.stderr)
 
 
 def _not_taken(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list[str]:

@@ -18,6 +18,7 @@ from libcni.api import CNIConfig, RuntimeConf
 from libcni.cnitool.__main__ import main, parser
 from libcni.cnitool.completion import SHELLS, script
 from libcni.conf import load_network_conf
+from libcni.types.errors import TRY_AGAIN_LATER
 from tests.rig.host import Host, Netns
 from tests.unit.desk import CONTAINER, NETNS, RESULT, Desk, bridge
 
@@ -154,6 +155,29 @@ def test_gc_takes_every_attachment_of_the_network(desk: Desk) -> None:
     calls = desk.recorder.take()
     assert sorted(call["command"] for call in calls) == ["DEL", "DEL", "GC"]
     assert calls[-1]["stdin"]["cni.dev/valid-attachments"] == []
+    assert f"detached {CONTAINER} eth0 ({NETNS})" in desk.err.splitlines()
+    assert len(desk.err.splitlines()) == 2 and desk.out == ""
+    assert desk.run("gc", "net") == 0
+    assert desk.err == ""
+
+
+def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
+    for netns in (NETNS, "/run/netns/red"):
+        desk.network()
+        assert desk.run("add", "net", netns) == 0
+        desk.recorder.fail("one", "GC", TRY_AGAIN_LATER, "busy")
+        assert desk.run("gc", "net") == 1
+        assert desk.err.startswith("detached cnitool-") and f"({netns})" in desk.err
+        assert "busy" in desk.err
+        desk.network(version="1.0.0")
+        assert desk.run("gc", "net") == 0
+        assert desk.err == "not asked: cniVersion 1.0.0 has no GC (1.1.0 has)\n"
+    desk.recorder.take()
+    document = {"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}
+    desk.write("10-net.conflist", document | {"disableGC": True})
+    assert desk.run("gc", "net") == 0
+    assert desk.err == "not done: the network has disableGC\n"
+    assert desk.recorder.take() == []
 
 
 # ---- list
