@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from libcni.conf import load_network_conf
 from libcni.types.errors import TRY_AGAIN_LATER
 from tests.rig.host import Host, Netns
 from tests.unit.desk import CONTAINER, NETNS, RESULT, Desk, bridge
+from tools import source_launchers
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -333,3 +335,22 @@ def test_with_debians_plugins(
     assert "is not attached" in desk.err and "cnitool list" in desk.err
     assert desk.run("del", "net", blue) == 0, desk.err
     assert desk.run("del", "net", "/run/netns/never-was") == 0, desk.err
+
+
+def test_the_readmes_example(host: Host, tmp_path: pathlib.Path) -> None:
+    """As it is printed, but for the two directories."""
+    text = (REPOSITORY / "README.md").read_text()
+    block = re.search(r"```sh\n(export CNI_PATH=.*?)```", text, re.DOTALL)
+    assert block is not None
+    plugins = source_launchers.make(tmp_path / "bin")
+    script = block.group(1)
+    for old, new in (("/opt/cni/bin", plugins), ("/tmp/net.d", tmp_path / "net.d")):
+        assert script.count(old) == 1
+        script = script.replace(old, str(new))
+    done = subprocess.run(
+        ["sh", "-ec", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "10-demo.conflist: ok" in done.stdout and '"address": "10.98.0.2/24"' in done.stdout
+    assert "1 received" in done.stdout and "/run/netns/blue" in done.stdout
