@@ -73,7 +73,10 @@ def parser() -> argparse.ArgumentParser:
             "netns",
             nargs=None if needs_netns else "?",
             default="",
-            help="path of the namespace, such as /run/netns/NAME",
+            # Go's tool has it with every verb; to these it means nothing.
+            help="path of the namespace, such as /run/netns/NAME"
+            if needs_netns
+            else argparse.SUPPRESS,
         )
     text = "check configuration files against the schemas"
     sub = verbs.add_parser("validate", help=text, description=text.capitalize(), parents=[shared])

@@ -43,10 +43,12 @@ _REFUSALS = (
 
 
 def report(error: CniError, verb: str, options: dict[str, Any]) -> None:
-    """Write the error to stderr, with a hint where there is one."""
+    """Write the error to stderr, with its code if a plugin gave it, and a hint if there is one."""
     print(f"Error: {error.msg}", file=sys.stderr)
     if error.details:
         print(f"Details: {error.details}", file=sys.stderr)
+    if isinstance(error, PluginFailedError):
+        print(f"Code: {error.code}", file=sys.stderr)
     for line in hints(error, verb, options):
         print(f"Hint: {line}", file=sys.stderr)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from libcni import conf, version
-from libcni.api import CNIConfig, RuntimeConf, render
+from libcni.api import CNIConfig, PluginFailedError, RuntimeConf, render
 from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
 from libcni.jsontext import dumps_indented
+from libcni.types.errors import CniError
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     cni = settings.cni(options.cache_dir or "")
     if options.verb == "status":
         _say_if_not_asked(network, "STATUS")
-        cni.get_status_network_list(network)
+        _ask_status(network, cni)
         return
     if options.verb == "gc":
         _collect(network, cni, options.cache_dir or "")
@@ -48,6 +50,15 @@ def run(options: argparse.Namespace) -> None:
                     file=sys.stderr,
                 )
             cni.del_network_list(network, attachment)
+
+
+def _ask_status(network: conf.NetworkConfigList, cni: CNIConfig) -> None:
+    """STATUS of one plugin after the other. Raises PluginFailedError, which names the plugin."""
+    for done, plugin in enumerate(network.plugins):
+        try:
+            cni.get_status_network_list(replace(network, plugins=(plugin,)))
+        except CniError as error:
+            raise PluginFailedError(plugin, "status", done, error) from error
 
 
 def _collect(network: conf.NetworkConfigList, cni: CNIConfig, cache_dir: str) -> None:

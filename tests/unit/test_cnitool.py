@@ -134,6 +134,18 @@ def test_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert "usage: cnitool" in capfd.readouterr().out
 
 
+def test_gc_and_status_do_not_offer_a_namespace(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.network()
+    for verb in ("gc", "status"):
+        assert main([verb, "--help"]) == 0
+        assert "netns" not in capfd.readouterr().out
+        assert desk.run(verb, "net", NETNS) == 0  # as Go's tool is called
+    assert main(["check", "--help"]) == 0
+    assert "netns" in capfd.readouterr().out
+
+
 def test_help_about_a_verb(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "add"]) == 0
     assert "usage: cnitool add" in capfd.readouterr().out

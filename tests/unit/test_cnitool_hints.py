@@ -44,6 +44,7 @@ def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
     delete = f"cnitool del net {NETNS} --cache-dir {desk.cache}"
     assert desk.err.splitlines() == [
         'Error: plugin type="one" failed (add): busy',
+        "Code: 11",
         "Hint: the cause passes by itself: try again",
         f"Hint: to remove what is left of it: {delete}",
     ]
@@ -278,3 +279,13 @@ def test_a_name_of_ip_netns_is_not_its_path(
     (tmp_path / "p1").touch()
     assert desk.run("del", "net", "p1") == 0
     assert desk.err == ""
+
+
+def test_a_failed_status_says_who_spoke(desk: Desk) -> None:
+    two_plugins(desk)
+    desk.recorder.fail("two", "STATUS", PLUGIN_NOT_AVAILABLE, "no subnet file")
+    assert desk.run("status", "net") == 1
+    assert desk.err.splitlines() == [
+        'Error: plugin type="two" failed (status): no subnet file',
+        "Code: 50",
+    ]
