@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libcni import version
+from libcni.conf_names import about_list_file, about_plugin_file
 from libcni.jsontext import loads
 from libcni.types.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, CniError
 
@@ -214,28 +215,9 @@ def network_conf_from_file(path: str | Path) -> NetworkConfigList:
         beside = network_plugin_confs_from_files(path.parent, network.name)
         network = replace(network, plugins=(*network.plugins, *beside))
     if not network.plugins:
-        raise _in_file(
-            CniError(
-                INVALID_NETWORK_CONFIG, "no plugin configs found", _no_plugins(network, path)
-            ),
-            path,
-        )
+        details = about_list_file(network.bytes, path)
+        raise _in_file(CniError(INVALID_NETWORK_CONFIG, "no plugin configs found", details), path)
     return network
-
-
-def _no_plugins(network: NetworkConfigList, path: Path) -> str:
-    """Why a list came out empty, and how to mend it."""
-    from difflib import get_close_matches
-
-    document = loads(network.bytes, "configuration list")
-    text = "`plugins` is missing"
-    if "type" in document:
-        return f"{text}: a single plugin belongs into a .conf file: rename it to {path.stem}.conf"
-    for key in get_close_matches("plugins", document, 1):
-        return f'{text}; there is "{key}": did you mean "plugins"?'
-    if not network.load_only_inlined_plugins:
-        text += f", and {path.parent / network.name} has no *.conf"
-    return text
 
 
 def conf_files(directory: str | Path, extensions: list[str]) -> list[Path]:
@@ -267,23 +249,8 @@ def conf_from_file(path: str | Path) -> PluginConfig:
     try:
         return conf_from_bytes(data)
     except CniError as error:
-        if _is_list(data):
-            error = CniError(
-                error.code,
-                error.msg,
-                "it holds a list, `plugins`, which is read from .conflist files alone: rename it "
-                f"to {path.stem}.conflist",
-            )
+        error = CniError(error.code, error.msg, about_plugin_file(data, path) or error.details)
         raise _in_file(error, path) from None
-
-
-def _is_list(data: bytes) -> bool:
-    """Whether a file that cannot be read as a single plugin holds a list of them."""
-    try:
-        document = loads(data, "it")
-    except CniError:
-        return False
-    return isinstance(document, dict) and "plugins" in document and "type" not in document
 
 
 def load_conf(directory: str | Path, name: str) -> PluginConfig:
