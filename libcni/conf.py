@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from libcni import version
+from libcni.conf_names import about_list_file, about_plugin_file
 from libcni.jsontext import loads
 from libcni.types.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, CniError
 
@@ -214,7 +215,8 @@ def network_conf_from_file(path: str | Path) -> NetworkConfigList:
         beside = network_plugin_confs_from_files(path.parent, network.name)
         network = replace(network, plugins=(*network.plugins, *beside))
     if not network.plugins:
-        raise _in_file(CniError(INVALID_NETWORK_CONFIG, "no plugin configs found"), path)
+        details = about_list_file(network.bytes, path)
+        raise _in_file(CniError(INVALID_NETWORK_CONFIG, "no plugin configs found", details), path)
     return network
 
 
@@ -243,9 +245,11 @@ def conf_from_bytes(data: bytes) -> PluginConfig:
 def conf_from_file(path: str | Path) -> PluginConfig:
     """`conf_from_bytes` of a file. Raises CniError 5, 6 or 7 naming it."""
     path = Path(path)
+    data = _read(path)
     try:
-        return conf_from_bytes(_read(path))
+        return conf_from_bytes(data)
     except CniError as error:
+        error = CniError(error.code, error.msg, about_plugin_file(data, path) or error.details)
         raise _in_file(error, path) from None
 
 

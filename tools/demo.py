@@ -92,7 +92,7 @@ def draw(bridge: str, gateways: str, containers: list[tuple[str, str, str, str]]
 
 def run(*command: str | pathlib.Path, **environment: str) -> str:
     """Run a command, show it, return its output; a failure ends the demo with its words."""
-    shown = " ".join(str(part).replace(f"{BIN}/", "") for part in command)
+    shown = " ".join(str(part).replace(f"{BIN}/", "$CNI_PATH/") for part in command)
     print(f"  $ {shown}", flush=True)
     result = subprocess.run(
         list(command), env={**os.environ, **environment}, capture_output=True, text=True
@@ -121,8 +121,12 @@ def demonstrate(scratch: pathlib.Path) -> None:
     configurations.mkdir()
     conflist = json.loads(json.dumps(CONFLIST))
     conflist["plugins"][1]["ipam"]["dataDir"] = str(scratch / "networks")
-    (configurations / "10-demo.conflist").write_text(json.dumps(conflist, indent=2))
+    (configurations / "10-demo.conflist").write_text(json.dumps(conflist, indent=2) + "\n")
     environment = {"CNI_PATH": str(BIN), "NETCONFPATH": str(configurations)}
+    print("\nThe plugins, and a network. It is in a scratch directory that goes with the demo: to")
+    print("repeat the commands, make it anew with this file in it.")
+    print(f"  $ export {' '.join(f'{key}={value}' for key, value in environment.items())}")
+    print(run("cat", configurations / "10-demo.conflist"), end="", flush=True)
 
     def cnitool(verb: str, name: str) -> str:
         words = (verb, "demo", f"/run/netns/{name}", "--cache-dir", str(scratch / "cache"))

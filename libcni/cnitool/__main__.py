@@ -73,7 +73,10 @@ def parser() -> argparse.ArgumentParser:
             "netns",
             nargs=None if needs_netns else "?",
             default="",
-            help="path of the namespace, such as /run/netns/NAME",
+            # Go's tool has it with every verb; to these it means nothing.
+            help="path of the namespace, such as /run/netns/NAME"
+            if needs_netns
+            else argparse.SUPPRESS,
         )
     text = "check configuration files against the schemas"
     sub = verbs.add_parser("validate", help=text, description=text.capitalize(), parents=[shared])
@@ -178,7 +181,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         case "list":
             from libcni.cnitool.listing import show
 
-            show(options.output, options.cache_dir or "")
+            return show(options.output, options.cache_dir or "")
         case _:
             from libcni.cnitool.verbs import run
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -42,10 +43,12 @@ _REFUSALS = (
 
 
 def report(error: CniError, verb: str, options: dict[str, Any]) -> None:
-    """Write the error to stderr, with a hint where there is one."""
+    """Write the error to stderr, with its code if a plugin gave it, and a hint if there is one."""
     print(f"Error: {error.msg}", file=sys.stderr)
     if error.details:
         print(f"Details: {error.details}", file=sys.stderr)
+    if isinstance(error, PluginFailedError):
+        print(f"Code: {error.code}", file=sys.stderr)
     for line in hints(error, verb, options):
         print(f"Hint: {line}", file=sys.stderr)
 
@@ -61,14 +64,17 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
         return [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
     if verb == "add" and _is_conflict(error):
         return _about_conflict(error, options)
-    found = []
+    meant = settings.named_namespace(options.get("netns") or "")
+    found = [f"did you mean {meant}?"] if meant else []
     if "failed to find plugin" in text or "no paths provided" in text:
         for type_ in re.findall(r'failed to find plugin "([^"]*)"', text):
             found += [f"did you mean {name}?" for name in alike(type_)]
-        where = ":".join(settings.plugin_path())
-        found.append(f"set CNI_PATH to the directories with plugins; it is {where}")
+        found.append(f"set CNI_PATH to the directories with plugins; {_about_plugin_path()}")
     elif "CNI_NETNS" in text or error.code == INVALID_NETNS or "unknown FS magic" in text:
-        found.append("`ip netns add NAME` makes a namespace at /run/netns/NAME")
+        if verb == "check" and not os.path.exists(options["netns"]):
+            found.append(f"it is gone; to remove what is left of it: {_command('del', options)}")
+        elif not meant:
+            found.append("`ip netns add NAME` makes a namespace at /run/netns/NAME")
     elif error.code == UNKNOWN_CONTAINER:
         found.append(f"this shows what is attached: {_command('list', options)}")
         found.append(f"and this attaches it: {_command('add', options)}")
@@ -77,8 +83,10 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     elif error.code == INCOMPATIBLE_VERSION:
         found.append("change cniVersion in the network's configuration")
     elif error.code in (DECODING_FAILURE, INVALID_NETWORK_CONFIG):
-        if "runtimeConfig" in text:
+        if _is_of_cap_args(text):
             found.append("runtimeConfig holds what CAP_ARGS gives: mend it there")
+        elif "rename it to" in text or "did you mean" in text:
+            pass  # said already
         elif _validate_finds_something(options):
             found.append("`cnitool validate` says what is wrong in the configuration files")
     elif os.geteuid() and ("not permitted" in text or "denied" in text):
@@ -86,6 +94,25 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     if verb == "add" and _may_have_left(error) and not _is_attached(options):
         found.append(_removal(error, options))
     return found
+
+
+def _about_plugin_path() -> str:
+    """What CNI_PATH is, and which of its directories are none."""
+    directories = [directory for directory in settings.plugin_path() if directory]
+    verb = "is" if os.environ.get("CNI_PATH") else "is not set, which stands for"
+    missing = [directory for directory in directories if not os.path.isdir(directory)]
+    remark = f", and there is no {' and no '.join(missing)}" if missing else ""
+    return f"it {verb} {':'.join(directories)}{remark}"
+
+
+def _is_of_cap_args(text: str) -> bool:
+    """Whether an error names a key of runtimeConfig that CAP_ARGS gives."""
+    try:
+        given = json.loads(os.environ.get("CAP_ARGS") or "{}")
+    except ValueError:
+        return False
+    named = re.findall(r"runtimeConfig\.(\w+)", text)
+    return isinstance(given, dict) and any(key in given for key in named)
 
 
 def _is_conflict(error: CniError) -> bool:

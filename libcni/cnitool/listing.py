@@ -11,7 +11,7 @@ from typing import Any
 from libcni import conf
 from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
-from libcni.types.errors import CniError
+from libcni.types.errors import IO_FAILURE, CniError
 from libcni.types.result import Result
 
 
@@ -41,6 +41,35 @@ def attachments(cache_dir: str) -> list[dict[str, Any]]:
     return [_attachment(a) for a in settings.cache(cache_dir).attachments()]
 
 
+def damaged(cache_dir: str) -> list[str]:
+    """A sentence for each file among the cached results that cannot be read or understood.
+
+    Raises CniError 5 when the directory cannot be listed.
+    """
+    results = settings.cache(cache_dir).results
+    found = []
+    try:
+        names = sorted(os.listdir(results))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"cannot list {results}: {error.strerror}") from None
+    for name in names:
+        path = results / name
+        # What `fs.write_atomic` has not renamed was never an attachment.
+        if name.endswith(".tmp"):
+            continue
+        try:
+            NetworkAttachment.decode(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except OSError as error:
+            found.append(f"cached result {path} cannot be read: {error.strerror}")
+        except CniError as error:
+            found.append(str(error))
+    return found
+
+
 def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
     try:
         addresses = [ip.address for ip in Result.from_json(attachment.result, "").ips]
@@ -56,20 +85,45 @@ def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
     }
 
 
-def show(output: str, cache_dir: str) -> None:
-    """Print all of it as tables (plain where stdout is no terminal), JSON, or mere names."""
+def show(output: str, cache_dir: str) -> int:
+    """Print all of it as tables (plain where stdout is no terminal), JSON, or mere names.
+
+    What is wrong with a file goes to stderr. 1 when attachments are not all known, else 0.
+    """
     directory = settings.configuration_directory()
     configured = networks(directory)
     if output == "names":
         for entry in configured:
             if "name" in entry:
                 print(entry["name"])
-        return
-    attached = attachments(cache_dir)
+        return 0
+    attached: list[dict[str, Any]] = []
+    try:
+        attached = attachments(cache_dir)
+        problems = damaged(cache_dir)
+    except CniError as error:
+        problems = [str(error)]
+    _print_all(output, cache_dir, configured, attached, bool(problems))
+    for problem in problems:
+        print(f"Error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _print_all(
+    output: str,
+    cache_dir: str,
+    configured: list[dict[str, Any]],
+    attached: list[dict[str, Any]],
+    is_partial: bool,
+) -> None:
+    directory = settings.configuration_directory()
     if output == "json":
         document = {"directory": directory, "networks": configured, "attachments": attached}
         print(json.dumps(document, indent=4, ensure_ascii=False))
         return
+    for entry in configured:
+        if "error" in entry:
+            print(f"{entry['file']}: {entry['error']}", file=sys.stderr)
     _table(
         f"Networks in {directory}",
         ("NAME", "VERSION", "PLUGINS", "FILE"),
@@ -97,12 +151,15 @@ def show(output: str, cache_dir: str) -> None:
             )
             for entry in attached
         ],
+        "none that can be read" if is_partial else "none",
     )
 
 
-def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(
+    title: str, head: tuple[str, ...], rows: list[tuple[str, ...]], nothing: str = "none"
+) -> None:
     if not rows:
-        print(f"{title}: none")
+        print(f"{title}: {nothing}")
         return
     if sys.stdout.isatty():
         from rich.console import Console

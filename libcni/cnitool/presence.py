@@ -6,16 +6,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 
 from libcni import conf
 from libcni.cnitool import settings
 from libcni.invoke.find import find_in_path
 from libcni.schema.explain import within
-from libcni.skel.plugin import types
+from libcni.skel.plugin import package_of, types
 from libcni.types.errors import CniError
 
 #: Alike enough: brigde and bridge are 0.83; ipvlan and macvlan, which are two things, 0.62.
 _ALIKE = 0.8
+#: Plugins that give addresses by an `ipam` without a type.
+_IPAM_BY_DEFAULT = ("vxlan-overlay",)
 
 
 def named(plugin: conf.PluginConfig) -> Iterator[tuple[str, str]]:
@@ -53,8 +56,24 @@ def _no_plugin(type_: str) -> str:
     return "; ".join([text, *(f"did you mean {name}?" for name in alike(type_))])
 
 
+def without_addresses(plugin: conf.PluginConfig, place: str) -> Iterator[str]:
+    """A warning for an `ipam` that has no type: to our plugins, as to Go's, it is as none at all.
+
+    place: the plugin's path in the file. An empty `ipam` is what those write who mean that.
+    """
+    ipam = plugin.document.get("ipam")
+    if plugin.type not in types() or plugin.type in _IPAM_BY_DEFAULT:
+        return
+    if "ipam" not in import_module(f"{package_of(plugin.type)}.validator").KEYS:
+        return
+    if isinstance(ipam, dict) and ipam and not ipam.get("type"):
+        yield f"{within(place, 'ipam')} has no type: no address is given"
+
+
 def alike(type_: str) -> list[str]:
     """The plugin of ours whose name the type looks like a slip of; [] when there is none."""
+    if type_ in types():
+        return []
     return difflib.get_close_matches(type_, types(), 1, _ALIKE)
 
 

@@ -14,6 +14,9 @@ from libcni.cache import DEFAULT_DIRECTORY as CACHE_DIRECTORY
 from libcni.cache import Cache
 from libcni.types.errors import INVALID_ENVIRONMENT, CniError
 
+#: Where `ip netns` has its namespaces.
+NAMED_NAMESPACES = "/run/netns"
+
 
 def configuration_directory() -> str:
     """$NETCONFPATH, or the place where runtimes look."""
@@ -64,6 +67,17 @@ def absolute(netns: str) -> str:
             f"cannot tell where {netns!r} is: the working directory has been removed",
             "give the namespace's absolute path",
         ) from None
+
+
+def named_namespace(netns: str) -> str:
+    """The namespace that is meant where only its name was given, "" where that is not so.
+
+    A name is a path in the working directory. Something else is meant when nothing is there and
+    `ip netns` knows the name.
+    """
+    path = f"{NAMED_NAMESPACES}/{netns}"
+    is_name = bool(netns) and "/" not in netns and netns not in (".", "..")
+    return path if is_name and not os.path.exists(netns) and os.path.exists(path) else ""
 
 
 def runtime_conf(netns: str, ifname: str) -> RuntimeConf:

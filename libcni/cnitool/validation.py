@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from libcni.attachment import Attachment
 from libcni.cnitool import settings
 from libcni.cnitool.capabilities import unmet
 from libcni.cnitool.family import too_small_for_ipv6
-from libcni.cnitool.presence import ask, strangers
+from libcni.cnitool.presence import ask, strangers, without_addresses
 from libcni.cnitool.repetition import repeated
 from libcni.cnitool.spelling import misspelled
 from libcni.jsontext import loads
@@ -25,7 +26,7 @@ from libcni.schema.explain import within
 from libcni.skel.plugin import package_of
 from libcni.skel.request import Request
 from libcni.types.errors import IO_FAILURE, CniError
-from libcni.version import SUPPORTED
+from libcni.version import NEWEST, SUPPORTED
 
 
 def validate(paths: list[str], ask_plugins: bool) -> int:
@@ -92,7 +93,10 @@ def check_file(file: Path) -> Findings:
         return Findings([str(error)])
     if not isinstance(document, dict):
         return Findings(["not a JSON object"])
-    is_list = file.suffix == ".conflist" or "plugins" in document
+    # As runtimes tell them apart; a file of another name is read by none of them.
+    is_list = file.suffix == ".conflist" or (
+        file.suffix not in (".conf", ".json") and "plugins" in document
+    )
     faults = _explain("conflist" if is_list else "netconf", document)
     try:
         if is_list:
@@ -100,17 +104,21 @@ def check_file(file: Path) -> Findings:
         else:
             network = conf.conf_list_from_conf(conf.conf_from_file(file))
     except CniError as error:
-        return Findings(faults or [str(error).removeprefix(f"{file}: ")])
+        # How to mend a file that is misnamed goes before what a schema for others has to say.
+        fault = str(error).removeprefix(f"{file}: ")
+        return Findings([fault] if error.details else faults or [fault])
     if not faults:
         faults = _check_version(network)
     warnings = [f"{place} is given more than once; the last counts" for place in repeated(data)]
     plugins = [(f"plugins[{i}]" if is_list else "", p) for i, p in enumerate(network.plugins)]
-    for place, plugin in plugins:
+    for index, (place, plugin) in enumerate(plugins):
         stdin, types = _stdin_of(network, plugin)
-        for type_ in types:
-            faults += _fits(type_, stdin, place)
+        given = _given(plugin, index)
+        misfits = [fault for type_ in types for fault in _fits(type_, stdin, given, place)]
+        faults += misfits or _refuses_addresses(types, stdin, given, place)
         warnings += misspelled(stdin, types, place)
         warnings += unmet(plugin, place)
+        warnings += without_addresses(plugin, place)
         if not faults:
             warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
     faults += too_small_for_ipv6([(place, plugin.document) for place, plugin in plugins])
@@ -135,44 +143,82 @@ def _stdin_of(
     return document, [type_ for type_ in types if isinstance(type_, str) and type_]
 
 
-def _fits(type_: str, document: dict[str, Any], place: str) -> list[str]:
+def _given(plugin: conf.PluginConfig, index: int) -> dict[str, Any]:
+    """What a plugin's own reading wants to know besides: whether a plugin of the list comes before
+    it, and what the runtime may still say."""
+    given: dict[str, Any] = {"capabilities": plugin.capabilities}
+    if index:
+        given["prevResult"] = {"cniVersion": NEWEST}
+    return given
+
+
+def _fits(type_: str, document: dict[str, Any], given: dict[str, Any], place: str) -> list[str]:
     try:
         explain.schema_path(f"plugins/{type_}/schema.json")
     except FileNotFoundError:
         return []
-    package = package_of(type_)
     try:
-        document = canonical(document, import_module(f"{package}.validator").KEYS)
+        document = _canonical(type_, document)
     except ImportError:
         pass  # keys in unusual case are then reported rather than understood
     faults = _explain(type_, document, place)
-    prefix = f"{place}: " if place else ""
-    return faults or [prefix + fault for fault in _load(type_, document)]
+    refuse = _of_plugin(type_, "refuse")
+    if faults or refuse is None:
+        return faults
+    return _refusal(place, refuse, _request(type_, given | document))
+
+
+def _refuses_addresses(
+    types: list[str], document: dict[str, Any], given: dict[str, Any], place: str
+) -> list[str]:
+    """What the plugin refuses of the addresses that its IPAM plugin gives, both being ours."""
+    if len(types) < 2:
+        return []
+    type_, ipam = types
+    refuse, example = _of_plugin(type_, "refuse_addresses"), _of_plugin(ipam, "example")
+    if refuse is None or example is None:
+        return []
+    request = _request(type_, given | _canonical(ipam, _canonical(type_, document)))
+    return _refusal(place, refuse, request, example(request))
+
+
+def _canonical(type_: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The document as the plugin is given it by its kit. Raises ImportError if it is not ours."""
+    return canonical(document, import_module(f"{package_of(type_)}.validator").KEYS)
+
+
+def _request(type_: str, document: dict[str, Any]) -> Request:
+    attachment = Attachment(document["name"], "validate", "eth0")
+    return Request("ADD", type_, document, document["cniVersion"], attachment)
+
+
+def _refusal(place: str, refuse: Callable[..., None], *arguments: object) -> list[str]:
+    """What a schema cannot say: whatever a plugin refuses when it reads the configuration."""
+    try:
+        refuse(*arguments)
+    except CniError as error:
+        prefix = f"{place}: " if place else ""
+        return [prefix + (f"{error.msg}; {error.details}" if error.details else error.msg)]
+    return []
 
 
 def _advice(type_: str, document: dict[str, Any], place: str) -> list[str]:
-    """What the plugin accepts but has a warning for: `advice` in its package, if it has that."""
-    try:
-        keys = import_module(f"{package_of(type_)}.validator").KEYS
-        advice = import_module(f"{package_of(type_)}.advice").advice
-    except ImportError:
+    """What the plugin accepts but has a warning for: `advice` of its module `advice`."""
+    advice = _of_plugin(type_, "advice")
+    if advice is None:
         return []
-    found = advice(canonical(document, keys))
+    found = advice(_canonical(type_, document))
     return [f"{within(place, key)}: {warning}" for key, warning in found]
 
 
-def _load(type_: str, document: dict[str, Any]) -> list[str]:
-    """What a schema cannot say: whatever the plugin itself refuses when it reads the document."""
+def _of_plugin(type_: str, function: str) -> Callable[..., Any] | None:
+    """A function of the module `advice` of a plugin of ours; None where there is none."""
     try:
-        load = import_module(f"{package_of(type_)}.config").load
-    except (ImportError, AttributeError):
-        return []  # it has nothing to read
-    attachment = Attachment(document["name"], "validate", "eth0")
-    try:
-        load(Request("STATUS", type_, document, document["cniVersion"], attachment))
-    except CniError as error:
-        return [f"{error.msg}; {error.details}" if error.details else error.msg]
-    return []
+        module = import_module(f"{package_of(type_)}.advice")
+    except ImportError:
+        return None  # somebody else's, or it has nothing to read
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    return found
 
 
 def _explain(schema: str, document: dict[str, Any], place: str = "") -> list[str]:

@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from libcni import conf, version
-from libcni.api import RuntimeConf, render
+from libcni.api import CNIConfig, PluginFailedError, RuntimeConf, render
+from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
 from libcni.jsontext import dumps_indented
+from libcni.types.errors import CniError
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do `options.verb`; ADD prints its result, the others nothing. Raises CniError."""
+    """Do `options.verb`; ADD prints its result, the others nothing on stdout. Raises CniError."""
     network = conf.load_network_conf(settings.configuration_directory(), options.network)
     cni = settings.cni(options.cache_dir or "")
     if options.verb == "status":
-        if not version.greater_or_equal(network.cni_version, "1.1.0"):
-            told = network.cni_version or "0.1.0"
-            print(f"not asked: cniVersion {told} has no STATUS (1.1.0 has)", file=sys.stderr)
-        cni.get_status_network_list(network)
+        _say_if_not_asked(network, "STATUS")
+        _ask_status(network, cni)
         return
     if options.verb == "gc":
-        cni.gc_network_list(network, None)
+        _collect(network, cni, options.cache_dir or "")
         return
     attachment = settings.runtime_conf(options.netns, options.ifname or "")
     match options.verb:
@@ -42,7 +43,51 @@ def run(options: argparse.Namespace) -> None:
         case "check":
             cni.check_network_list(network, attachment)
         case "del":
+            meant = settings.named_namespace(options.netns)
+            if meant:
+                print(
+                    f"warning: nothing is at {attachment.netns}; did you mean {meant}?",
+                    file=sys.stderr,
+                )
             cni.del_network_list(network, attachment)
+
+
+def _ask_status(network: conf.NetworkConfigList, cni: CNIConfig) -> None:
+    """STATUS of one plugin after the other. Raises PluginFailedError, which names the plugin."""
+    for done, plugin in enumerate(network.plugins):
+        try:
+            cni.get_status_network_list(replace(network, plugins=(plugin,)))
+        except CniError as error:
+            raise PluginFailedError(plugin, "status", done, error) from error
+
+
+def _collect(network: conf.NetworkConfigList, cni: CNIConfig, cache_dir: str) -> None:
+    """GC, saying on stderr what it has detached, also when some of it fails."""
+    if network.disable_gc:
+        print("not done: the network has disableGC", file=sys.stderr)
+        return
+    _say_if_not_asked(network, "GC")
+    before = _attached(network, cache_dir)
+    try:
+        cni.gc_network_list(network, None)
+    finally:
+        after = _attached(network, cache_dir)
+        for one in before:
+            if one not in after:
+                where = f" ({one.netns})" if one.netns else ""
+                print(f"detached {one.container_id} {one.if_name}{where}", file=sys.stderr)
+
+
+def _attached(network: conf.NetworkConfigList, cache_dir: str) -> list[NetworkAttachment]:
+    cached = settings.cache(cache_dir).attachments()
+    return [attachment for attachment in cached if attachment.network == network.name]
+
+
+def _say_if_not_asked(network: conf.NetworkConfigList, verb: str) -> None:
+    """A verb that plugins have since 1.1.0."""
+    if not version.greater_or_equal(network.cni_version, "1.1.0"):
+        told = network.cni_version or "0.1.0"
+        print(f"not asked: cniVersion {told} has no {verb} (1.1.0 has)", file=sys.stderr)
 
 
 def _not_taken(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list[str]:

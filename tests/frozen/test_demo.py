@@ -56,5 +56,12 @@ def test_it_works_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
     said, left = done.stdout.rsplit("Done.\n", 1)
     assert left == "/run/mount\n"
     assert list(tmp_path.iterdir()) == []
+    for words in (
+        "$ export CNI_PATH=",
+        " NETCONFPATH=",
+        "$CNI_PATH/cnitool add demo",
+        '"name": "demo"',
+    ):
+        assert words in said
     after = said.rsplit("$ ip -brief link\n", 1)[1]
     assert [line.split()[0] for line in after.splitlines()[:2]] == ["lo", "demo0"]

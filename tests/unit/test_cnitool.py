@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +18,10 @@ from libcni.api import CNIConfig, RuntimeConf
 from libcni.cnitool.__main__ import main, parser
 from libcni.cnitool.completion import SHELLS, script
 from libcni.conf import load_network_conf
+from libcni.types.errors import TRY_AGAIN_LATER
 from tests.rig.host import Host, Netns
 from tests.unit.desk import CONTAINER, NETNS, RESULT, Desk, bridge
+from tools import source_launchers
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -131,6 +133,18 @@ def test_help(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert "usage: cnitool" in capfd.readouterr().out
 
 
+def test_gc_and_status_do_not_offer_a_namespace(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.network()
+    for verb in ("gc", "status"):
+        assert main([verb, "--help"]) == 0
+        assert "netns" not in capfd.readouterr().out
+        assert desk.run(verb, "net", NETNS) == 0  # as Go's tool is called
+    assert main(["check", "--help"]) == 0
+    assert "netns" in capfd.readouterr().out
+
+
 def test_help_about_a_verb(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "add"]) == 0
     assert "usage: cnitool add" in capfd.readouterr().out
@@ -154,62 +168,29 @@ def test_gc_takes_every_attachment_of_the_network(desk: Desk) -> None:
     calls = desk.recorder.take()
     assert sorted(call["command"] for call in calls) == ["DEL", "DEL", "GC"]
     assert calls[-1]["stdin"]["cni.dev/valid-attachments"] == []
+    assert f"detached {CONTAINER} eth0 ({NETNS})" in desk.err.splitlines()
+    assert len(desk.err.splitlines()) == 2 and desk.out == ""
+    assert desk.run("gc", "net") == 0
+    assert desk.err == ""
 
 
-# ---- list
-
-
-def test_list(desk: Desk) -> None:
-    desk.network()
-    desk.write("20.conflist", "broken")
-    assert desk.run("add", "net", NETNS) == 0
-    assert desk.run("list") == 0
-    assert "10-net.conflist" in desk.out and "20.conflist" in desk.out
-    assert CONTAINER in desk.out and "10.0.0.2/24" in desk.out and "(gone)" in desk.out
-    assert desk.run("list", "-o", "names") == 0
-    assert desk.out == "net\n"
-    assert desk.run("list", "--output", "json") == 0
-    document = json.loads(desk.out)
-    assert document["networks"][0] == {
-        "file": str(desk.net_d / "10-net.conflist"),
-        "name": "net",
-        "cniVersion": "1.1.0",
-        "plugins": ["one"],
-    }
-    assert "not valid JSON" in document["networks"][1]["error"]
-    assert document["attachments"] == [
-        {
-            "network": "net",
-            "containerID": CONTAINER,
-            "ifname": "eth0",
-            "netns": NETNS,
-            "netnsExists": False,
-            "addresses": ["10.0.0.2/24"],
-        }
-    ]
-
-
-def test_list_of_nothing(desk: Desk) -> None:
-    assert desk.run("list") == 0
-    assert desk.out.count("none") == 2
-
-
-def test_list_draws_tables_on_a_terminal(desk: Desk) -> None:
-    desk.network()
-    master, slave = os.openpty()
-    command = [sys.executable, "-m", "libcni.cnitool", "list", "--cache-dir", str(desk.cache)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "PYTHONUTF8": "1"}
-    process = subprocess.Popen(command, stdout=slave, env=environment, cwd=REPOSITORY)
-    os.close(slave)
-    drawn = b""
-    try:
-        while data := os.read(master, 4096):
-            drawn += data
-    except OSError:
-        pass
-    assert process.wait() == 0
-    os.close(master)
-    assert "┃".encode() in drawn and b"net" in drawn
+def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
+    for netns in (NETNS, "/run/netns/red"):
+        desk.network()
+        assert desk.run("add", "net", netns) == 0
+        desk.recorder.fail("one", "GC", TRY_AGAIN_LATER, "busy")
+        assert desk.run("gc", "net") == 1
+        assert desk.err.startswith("detached cnitool-") and f"({netns})" in desk.err
+        assert "busy" in desk.err
+        desk.network(version="1.0.0")
+        assert desk.run("gc", "net") == 0
+        assert desk.err == "not asked: cniVersion 1.0.0 has no GC (1.1.0 has)\n"
+    desk.recorder.take()
+    document = {"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}
+    desk.write("10-net.conflist", document | {"disableGC": True})
+    assert desk.run("gc", "net") == 0
+    assert desk.err == "not done: the network has disableGC\n"
+    assert desk.recorder.take() == []
 
 
 # ---- completion
@@ -283,3 +264,22 @@ def test_with_debians_plugins(
     assert "is not attached" in desk.err and "cnitool list" in desk.err
     assert desk.run("del", "net", blue) == 0, desk.err
     assert desk.run("del", "net", "/run/netns/never-was") == 0, desk.err
+
+
+def test_the_readmes_example(host: Host, tmp_path: pathlib.Path) -> None:
+    """As it is printed, but for the two directories."""
+    text = (REPOSITORY / "README.md").read_text()
+    block = re.search(r"```sh\n(export CNI_PATH=.*?)```", text, re.DOTALL)
+    assert block is not None
+    plugins = source_launchers.make(tmp_path / "bin")
+    script = block.group(1)
+    for old, new in (("/opt/cni/bin", plugins), ("/tmp/net.d", tmp_path / "net.d")):
+        assert script.count(old) == 1
+        script = script.replace(old, str(new))
+    done = subprocess.run(
+        ["sh", "-ec", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "10-demo.conflist: ok" in done.stdout and '"address": "10.98.0.2/24"' in done.stdout
+    assert "1 received" in done.stdout and "/run/netns/blue" in done.stdout

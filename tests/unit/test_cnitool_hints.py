@@ -11,8 +11,10 @@ import sys
 
 import pytest
 
+from libcni.cnitool import settings
 from libcni.types.errors import (
     CONFLICT,
+    INVALID_NETNS,
     INVALID_NETWORK_CONFIG,
     KERNEL,
     PLUGIN_NOT_AVAILABLE,
@@ -42,6 +44,7 @@ def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
     delete = f"cnitool del net {NETNS} --cache-dir {desk.cache}"
     assert desk.err.splitlines() == [
         'Error: plugin type="one" failed (add): busy',
+        "Code: 11",
         "Hint: the cause passes by itself: try again",
         f"Hint: to remove what is left of it: {delete}",
     ]
@@ -101,8 +104,11 @@ def test_validate_is_advised_where_it_finds_something(desk: Desk) -> None:
     assert hints(desk) == []
 
 
-def test_what_cap_args_gave_is_to_be_mended_there(desk: Desk) -> None:
-    desk.network()
+def test_what_cap_args_gave_is_to_be_mended_there(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAP_ARGS", '{"portMappings": [{"hostPort": "8080"}]}')
+    desk.network(capabilities={"portMappings": True})
     msg = 'runtimeConfig.portMappings[0].hostPort: "8080" does not fit'
     desk.recorder.fail("one", "ADD", INVALID_NETWORK_CONFIG, msg)
     assert desk.run("add", "net", NETNS) == 1
@@ -212,3 +218,74 @@ def test_a_relative_path_from_a_directory_that_is_gone(desk: Desk, tmp_path: pat
     assert "Traceback" not in done.stderr
     assert desk.recorder.take() == []
     assert json.loads((desk.net_d / "10-net.conflist").read_text())["name"] == "net"
+
+
+def test_nothing_is_to_be_mended_in_cap_args_that_were_not_given(desk: Desk) -> None:
+    desk.recorder.plugin("bridge")
+    msg = "no IP ranges specified; set ipam.ranges, ipam.subnet or runtimeConfig.ipRanges"
+    desk.recorder.fail("bridge", "ADD", INVALID_NETWORK_CONFIG, msg)
+    desk.write("10.conflist", bridge(ipam={"type": "host-local"}))
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == ["`cnitool validate` says what is wrong in the configuration files"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/nonexistent", "it is /nonexistent, and there is no /nonexistent"),
+        ("/nonexistent:/", "it is /nonexistent:/, and there is no /nonexistent"),
+        ("/:", "it is /"),
+    ],
+)
+def test_a_plugin_that_is_not_found_is_no_slip(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, path: str, words: str
+) -> None:
+    desk.write("10.conflist", bridge())
+    monkeypatch.setenv("CNI_PATH", path)
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == [f"set CNI_PATH to the directories with plugins; {words}"]
+
+
+def test_the_check_of_a_namespace_that_is_gone(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    desk.recorder.fail("one", "CHECK", INVALID_NETNS, f'failed to open netns "{NETNS}"')
+    assert desk.run("check", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert only.endswith(
+        f"to remove what is left of it: cnitool del net {NETNS} --cache-dir {desk.cache}"
+    )
+    desk.recorder.fail("one", "ADD", INVALID_NETNS, f'failed to open netns "{NETNS}"')
+    assert desk.run("add", "net", "/run/netns/red") == 1
+    assert hints(desk) == ["`ip netns add NAME` makes a namespace at /run/netns/NAME"]
+
+
+def test_a_name_of_ip_netns_is_not_its_path(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(settings, "NAMED_NAMESPACES", str(tmp_path / "netns"))
+    (tmp_path / "netns").mkdir()
+    (tmp_path / "netns/p1").touch()
+    monkeypatch.chdir(tmp_path)
+    meant = f"did you mean {tmp_path}/netns/p1?"
+    desk.network()
+    desk.recorder.fail("one", "ADD", INVALID_NETNS, "failed to open netns")
+    assert desk.run("add", "net", "p1") == 1
+    assert hints(desk) == [meant]
+    assert desk.run("check", "net", "p1") == 1
+    assert hints(desk)[0] == meant
+    assert desk.run("del", "net", "p1") == 0
+    assert desk.err == f"warning: nothing is at {tmp_path}/p1; {meant}\n"
+    (tmp_path / "p1").touch()
+    assert desk.run("del", "net", "p1") == 0
+    assert desk.err == ""
+
+
+def test_a_failed_status_says_who_spoke(desk: Desk) -> None:
+    two_plugins(desk)
+    desk.recorder.fail("two", "STATUS", PLUGIN_NOT_AVAILABLE, "no subnet file")
+    assert desk.run("status", "net") == 1
+    assert desk.err.splitlines() == [
+        'Error: plugin type="two" failed (status): no subnet file',
+        "Code: 50",
+    ]

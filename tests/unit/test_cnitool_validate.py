@@ -256,3 +256,33 @@ def test_validate_warns_of_what_would_silently_do_nothing(
     file = desk.write("10.conflist", document)
     assert desk.run("validate") == 0
     assert desk.err.splitlines() == [f"{file}: warning: {warning}" for warning in warnings]
+
+
+_LIST = {"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "bridge"}]}
+_ONE = {"cniVersion": "1.1.0", "name": "n", "type": "bridge"}
+_MISSPELT = {"cniVersion": "1.1.0", "name": "n", "plugin": [{"type": "bridge"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "words"),
+    [
+        ("a.json", _LIST, "rename it to a.conflist"),
+        ("a.conf", _LIST, "rename it to a.conflist"),
+        ("a.conflist", _ONE, "`plugins` is missing: a single plugin belongs into a .conf file"),
+        ("a.conflist", _MISSPELT, 'there is "plugin": did you mean "plugins"?'),
+        ("a.conflist", {"cniVersion": "1.1.0", "name": "n"}, "net.d/n has no *.conf"),
+    ],
+)
+def test_a_misnamed_file_is_told_its_name_by_every_verb(
+    desk: Desk, name: str, document: Any, words: str
+) -> None:
+    file = desk.write(name, document)
+    for command in (["validate", str(file)], ["validate"], ["list"], ["add", "n", "/run/netns/x"]):
+        assert desk.run(*command) == (command != ["list"])
+        assert words in desk.err and str(file) in desk.err, command
+        assert ": ok" not in desk.out
+
+
+def test_a_list_in_a_file_that_no_runtime_reads_is_a_list(desk: Desk) -> None:
+    file = desk.write("draft.txt", _LIST)
+    assert desk.run("validate", str(file)) == 0, desk.err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What firewall accepts but nobody is likely to mean; `cnitool validate` asks for it."""
+"""What firewall refuses, or accepts but nobody is likely to mean; `cnitool validate` asks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from cni_firewall.config import FIREWALLD, IPTABLES, NFTABLES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from libcni.skel.request import Request
+
+
+def refuse(request: Request) -> None:
+    """Read what ADD reads before it looks at the host. Raises CniError as ADD would."""
+    request.chained_result()
 
 
 def advice(document: dict[str, Any]) -> list[tuple[str, str]]:

@@ -113,10 +113,7 @@ def reachable(
     found = []
     for peer in peers:
         subnets = []
-        for subnet in peer.subnets:
-            if subnet.family not in {network.family for network in lease.networks}:
-                continue
-            _refuse_misplaced(peer, subnet, lease, addresses)
+        for subnet in placed(peer, lease, addresses):
             if peer.endpoint_for(subnet, addresses) is None:
                 where = peer.endpoints[0].public_ip
                 raise invalid(
@@ -128,6 +125,19 @@ def reachable(
         if subnets:
             found.append(Peer(peer.name, peer.endpoints, subnets))
     return found
+
+
+def placed(peer: Peer, lease: Lease, addresses: dict[bool, str]) -> list[Prefix]:
+    """The subnets of a peer whose family the pods of this node have.
+
+    addresses: of this node on the underlay, for messages; may be empty. Raises CniError 7 for one
+    outside of the overlay's networks or one that is this node's own.
+    """
+    families = {network.family for network in lease.networks}
+    subnets = [subnet for subnet in peer.subnets if subnet.family in families]
+    for subnet in subnets:
+        _refuse_misplaced(peer, subnet, lease, addresses)
+    return subnets
 
 
 def _refuse_misplaced(
@@ -144,8 +154,8 @@ def _refuse_misplaced(
             raise invalid(
                 f"subnet {subnet.text()} of peer {peer.name} overlaps with this node's own, "
                 f"{own.text()}",
-                "if it is this node's own entry: its publicIP has to be the underlay's address, "
-                f"which is {' and '.join(addresses.values())}",
+                "if it is this node's own entry: its publicIP has to be the underlay's address"
+                + (f", which is {' and '.join(addresses.values())}" if addresses else ""),
             )
 
 

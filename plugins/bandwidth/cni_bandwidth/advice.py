@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bandwidth refuses when it reads its configuration; `cnitool validate` asks for it."""
+
+from __future__ import annotations
+
+from cni_bandwidth.config import limits_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libcni.skel.request import Request
+
+
+def refuse(request: Request) -> None:
+    """Read what ADD reads before it looks at the host. Raises CniError as ADD would."""
+    request.chained_result()
+    limits_of(request.config)
