@@ -18,6 +18,7 @@ from cni_conformance import (
     data,
     expected,
     explanation,
+    kernel,
     profiles,
     report_html,
     report_json,
@@ -170,6 +171,57 @@ def test_two_plugins_of_a_type_are_told_apart() -> None:
     ] + [runner.Subject(pathlib.Path("/ours/tuning"), known["tuning"], (), (), "tuning")]
     names = [subject.name for subject in runner.told_apart(subjects)]
     assert names == ["/go/bridge", "/ours/bridge", "tuning"]
+
+
+@pytest.mark.root
+def test_the_kernel_is_asked_what_devices_it_has() -> None:
+    assert kernel.has("veth") and kernel.has("bridge") and kernel.has("tun")
+    assert not kernel.has("nosuchkind")
+
+
+@pytest.fixture
+def strange(tmp_path: pathlib.Path) -> list[str]:
+    """The words for a plugin that makes links of a kind that no kernel has."""
+    program, profile = tmp_path / "strange", tmp_path / "strange.json"
+    answer = {"cniVersion": "1.1.0", "supportedVersions": ["1.1.0"]}
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    program.chmod(0o755)
+    profile.write_text(
+        '{"type": "strange", "kind": "interface", "config": {}, "linkKind": "nosuchkind"}'
+    )
+    return ["--profile", str(profile), "--only", "add-twice", "--only", "add-del", str(program)]
+
+
+@pytest.mark.root
+def test_a_plugin_whose_devices_the_kernel_lacks_is_not_tested(
+    capsys: pytest.CaptureFixture[str],
+    strange: list[str],
+    bin_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    file = tmp_path / "verdicts.json"
+    words = ["--json", str(file), *strange]
+    assert cli.main([*words, str(bin_dir / "loopback")]) == 0
+    assert "strange:  not testable here: this kernel has no nosuchkind devices\n" in (
+        capsys.readouterr().out
+    )
+    found = [v for v in json.loads(file.read_text())["verdicts"] if v["plugin"] == "strange"]
+    assert {(v["case"], v["status"]) for v in found} == {
+        *[("add-twice", "skip"), ("add-del", "skip")]
+    }
+    assert {v["came"] for v in found} == {"this kernel has no nosuchkind devices"}
+
+
+@pytest.mark.root
+def test_a_plugin_that_was_not_tested_is_neither_right_nor_as_expected(
+    capsys: pytest.CaptureFixture[str], strange: list[str], tmp_path: pathlib.Path
+) -> None:
+    assert cli.main(strange) == 2
+    assert "no plugin could be tested here" in capsys.readouterr().err
+    known = tmp_path / "known.json"
+    known.write_text('{"strange": {"add-del": {"versions": ["1.1.0"], "reason": "it is new"}}}')
+    assert cli.main(["--expect", str(known), *strange]) == 2
+    assert "expected, but" not in capsys.readouterr().out
 
 
 def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:

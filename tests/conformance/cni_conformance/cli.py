@@ -9,7 +9,7 @@ import fnmatch
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from cni_conformance import (
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 _EPILOG = """exit status:
   0  every required case holds (with --expect: the findings are exactly the expected ones)
   1  some do not
-  2  wrong usage, or a plugin that cannot be tested
+  2  wrong usage, a plugin that cannot be tested, or none that this kernel can test
 
 Each case runs as root in network and mount namespaces of its own, which end with it.
 """
@@ -149,7 +149,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             verdicts = session.run(options.runtime, scenarios, jobs, progress)
         finally:
             progress.close()
-        return _report(verdicts, known, files)
+        return _report(verdicts, known, files, {})
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(case.id, pattern.partition("@")[0]) for case in cases):
             print(f"cni-conformance: no case {pattern!r}; see --list", file=sys.stderr)
@@ -166,7 +166,12 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         verdicts = runner.run(tasks, jobs, progress, options.profile)
     finally:
         progress.close()
-    return _report(verdicts, known, files)
+    obstacles = {subject.name: subject.obstacle for subject in subjects if subject.obstacle}
+    status = _report(verdicts, known, files, obstacles)
+    if len(obstacles) == len(subjects):
+        print("cni-conformance: no plugin could be tested here", file=sys.stderr)
+        return 2
+    return status
 
 
 def _read(option: str, file: str | None, load: Callable[[pathlib.Path], _T]) -> _T | None:
@@ -216,14 +221,21 @@ def _subjects(paths: Sequence[pathlib.Path], profile: Profile | None) -> list[Su
 
 
 def _report(
-    verdicts: list[Verdict], known: expected.Expected | None, files: dict[str, pathlib.Path]
+    verdicts: list[Verdict],
+    known: expected.Expected | None,
+    files: Mapping[str, pathlib.Path],
+    obstacles: Mapping[str, str],
 ) -> int:
+    """Write all reports; the exit status. obstacles: as of report_text.write."""
     try:
         if known is None:
-            report_text.write(verdicts)
+            report_text.write(verdicts, obstacles=obstacles)
             status = 0 if conforms(verdicts) else 1
         else:
-            wrong = expected.differences(known, verdicts)
+            for name, obstacle in obstacles.items():
+                print(f"{name}: not testable here: {obstacle}", file=sys.stderr)
+            tested = [verdict for verdict in verdicts if verdict.plugin not in obstacles]
+            wrong = expected.differences(known, tested)
             print("\n".join(wrong) or "the findings are those that were expected")
             status = 1 if wrong else 0
         sys.stdout.flush()
