@@ -153,14 +153,31 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     assert [v["about"] for v in document["verdicts"]] == ["", "What is <lost> is lost.", ""]
     report_junit.write(MIXED, tmp_path / "junit")
     (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
-    assert suite.attrib["tests"] == "3" and suite.attrib["failures"] == "1"
-    failure = suite.find("testcase/failure")
-    assert failure is not None and failure.text and "expected: <1>" in failure.text
+    assert [suite.attrib[key] for key in ("tests", "failures", "skipped")] == ["3", "0", "2"]
+    found = suite.find("testcase[@name='a-b']/skipped")
+    assert found is not None
+    assert found.attrib["message"] == "recommended, does not hold: it <works>"
+    said = suite.findtext("testcase[@name='a-b']/system-out")
+    assert said and "expected: <1>\ncame: \ufffd & 2\n" in said
     page = report_html.page(MIXED)
     assert "&lt;1&gt;" in page and "<1>" not in page
     assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
     assert "<dt>about</dt><dd>What is &lt;lost&gt; is lost.</dd>" in page
     assert "http" not in page, "the page needs no network"
+
+
+@pytest.mark.parametrize("level", ["required", "recommended"])
+@pytest.mark.parametrize("status", ["pass", "fail", "skip", "error"])
+def test_junit_has_failures_where_the_exit_status_says_so(
+    tmp_path: pathlib.Path, status: str, level: str
+) -> None:
+    one = verdict(status=status, level=level, expected="1", came="2")
+    report_junit.write([one], tmp_path / "junit")
+    (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
+    wrong = [*suite.iterfind("testcase/failure"), *suite.iterfind("testcase/error")]
+    assert conforms([one]) == (not wrong)
+    assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == len(wrong)
+    assert all(each.text and "came: 2" in each.text for each in wrong)
 
 
 def test_two_plugins_of_a_type_are_told_apart() -> None:
