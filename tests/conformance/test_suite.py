@@ -27,10 +27,12 @@ from cni_conformance import (
     reports,
     runner,
     state,
+    surroundings,
     vectors,
 )
 from cni_conformance.case import VERSIONS, discover
 from cni_conformance.outcome import Outcome
+from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
 HERE = pathlib.Path(__file__).parent
@@ -65,6 +67,15 @@ MIXED = [
     ),
     verdict(case="c-d", status="skip", came="nothing to do"),
 ]
+
+
+WHERE = Surroundings(
+    suite="0.1.0",
+    began="2026-01-31T12:00:00Z",
+    kernel="6.1.0-9",
+    python="3.11.2",
+    plugins=(Examined("bridge", "/opt/cni/bin/bridge", ("1.0.0", "1.1.0")),),
+)
 
 
 def test_every_case_says_where_it_comes_from() -> None:
@@ -145,13 +156,13 @@ def test_expected_findings_are_compared_in_both_directions() -> None:
 
 
 def test_reports(tmp_path: pathlib.Path) -> None:
-    report_json.write(MIXED, tmp_path / "json")
+    report_json.write(MIXED, WHERE, tmp_path / "json")
     document = json.loads((tmp_path / "json").read_text())
     assert document["conforms"] and [v["status"] for v in document["verdicts"]] == [
         *("pass", "fail", "skip")
     ]
     assert [v["about"] for v in document["verdicts"]] == ["", "What is <lost> is lost.", ""]
-    report_junit.write(MIXED, tmp_path / "junit")
+    report_junit.write(MIXED, WHERE, tmp_path / "junit")
     (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
     assert [suite.attrib[key] for key in ("tests", "failures", "skipped")] == ["3", "0", "2"]
     found = suite.find("testcase[@name='a-b']/skipped")
@@ -159,7 +170,7 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     assert found.attrib["message"] == "recommended, does not hold: it <works>"
     said = suite.findtext("testcase[@name='a-b']/system-out")
     assert said and "expected: <1>\ncame: \ufffd & 2\n" in said
-    page = report_html.page(MIXED)
+    page = report_html.page(MIXED, WHERE)
     assert "&lt;1&gt;" in page and "<1>" not in page
     assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
     assert "<dt>about</dt><dd>What is &lt;lost&gt; is lost.</dd>" in page
@@ -172,7 +183,7 @@ def test_junit_has_failures_where_the_exit_status_says_so(
     tmp_path: pathlib.Path, status: str, level: str
 ) -> None:
     one = verdict(status=status, level=level, expected="1", came="2")
-    report_junit.write([one], tmp_path / "junit")
+    report_junit.write([one], WHERE, tmp_path / "junit")
     (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
     wrong = [*suite.iterfind("testcase/failure"), *suite.iterfind("testcase/error")]
     assert conforms([one]) == (not wrong)
@@ -244,7 +255,7 @@ def test_a_plugin_that_was_not_tested_is_neither_right_nor_as_expected(
 def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:
     first, second = MIXED[0], dataclasses.replace(MIXED[0], case="zz")
     other = dataclasses.replace(first, plugin="tuning")
-    page = report_html.page([first, second, other])
+    page = report_html.page([first, second, other], WHERE)
     assert page.index(f">{first.case}") < page.index(">zz")
 
 
@@ -271,9 +282,92 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], words: list[str], message
 
 
 def test_the_page_counts_in_the_right_number() -> None:
-    assert "1 plugin, 3 cases, 3 runs: the plugin conforms." in report_html.page(MIXED)
+    link = '<a href="#findings">{}</a>'
+    page = report_html.page(MIXED, WHERE)
+    assert f"1 plugin, 3 cases, 3 runs, {link.format('1 finding')}: the plugin conforms." in page
     both = [*MIXED, verdict(plugin="tap", status="fail")]
-    assert "2 plugins, 3 cases, 4 runs: the plugins do not all conform." in report_html.page(both)
+    page = report_html.page(both, WHERE)
+    many = f"2 plugins, 3 cases, 4 runs, {link.format('2 findings')}"
+    assert f"{many}: the plugins do not all conform." in page
+    assert "1 plugin, 1 case, 1 run: the plugin conforms." in report_html.page(MIXED[:1], WHERE)
+
+
+def test_a_card_says_what_is_required_and_leads_to_the_first_finding() -> None:
+    wrong = verdict(case="e-f", status="fail")
+    page = report_html.page([*MIXED, wrong], WHERE)
+    link = '<a href="#bridge--a-b--1.1.0">1 required, 1 recommended do not hold</a>'
+    assert f"1 hold, {link}" in page
+    assert '">1 recommended do not hold, 1 error of the suite</a>' in report_html.page(
+        [*MIXED, verdict(status="error", level="recommended")], WHERE
+    )
+
+
+def test_the_page_lists_what_is_the_same_in_several_versions_once() -> None:
+    def failed(version: str, came: str) -> Verdict:
+        return verdict(status="fail", version=version, expected="1", came=came)
+
+    same = [failed(each, f"{each} of 02:00:00:00:00:0{each[0]}") for each in ("0.4.0", "1.0.0")]
+    page = report_html.page([*same, failed("1.1.0", "another")], WHERE)
+    assert page.count("<details") == 2 and "<em>0.4.0, 1.0.0: it" in page
+    for version in ("0.4.0", "1.0.0", "1.1.0"):
+        anchor = f"bridge--add-del--{version}"
+        assert page.count(f'id="{anchor}"') == 1 and f'href="#{anchor}"' in page
+
+
+def test_cells_say_their_versions() -> None:
+    page = report_html.page([*MIXED, verdict(version="1.0.0"), verdict(version="0.4.0")], WHERE)
+    assert '<div class="cells" title="0.4.0, 1.0.0, 1.1.0: holds">' in page
+    assert page.count(f"<span>{VERSIONS[0]}</span>") == 1
+
+
+def test_the_page_does_not_say_that_an_untested_plugin_conforms() -> None:
+    untested = Examined("vlan", "/x/vlan", ("1.1.0",), "this kernel has no vlan devices")
+    where = dataclasses.replace(WHERE, plugins=(*WHERE.plugins, untested))
+    skipped = verdict(plugin="vlan", status="skip", came=untested.obstacle)
+    page = report_html.page([skipped], where)
+    assert "1 run: nothing could be tested here." in page
+    assert "not testable here: this kernel has no vlan devices" in page
+    page = report_html.page([verdict(), skipped], where)
+    assert "the plugins conform; 1 could not be tested here." in page
+
+
+def test_every_report_says_what_was_tested_and_where(tmp_path: pathlib.Path) -> None:
+    page = report_html.page(MIXED, WHERE)
+    head = "cni-conformance 0.1.0 · 2026-01-31 12:00:00 UTC · Linux 6.1.0-9 · Python 3.11.2"
+    assert head in page
+    assert "<code>/<wbr>opt/<wbr>cni/<wbr>bin/<wbr>bridge</code>" in page
+    assert "claims 1.0.0, 1.1.0" in page
+    report_json.write(MIXED, WHERE, tmp_path / "json")
+    document = json.loads((tmp_path / "json").read_text())
+    assert [document[key] for key in ("suite", "began", "kernel", "python")] == [
+        *("0.1.0", "2026-01-31T12:00:00Z", "6.1.0-9", "3.11.2")
+    ]
+    path = "/opt/cni/bin/bridge"
+    (plugin,) = document["plugins"]
+    assert plugin == {
+        "name": "bridge",
+        "path": path,
+        "versions": ["1.0.0", "1.1.0"],
+        "obstacle": "",
+    }
+    report_junit.write(MIXED, WHERE, tmp_path / "junit")
+    (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
+    assert {e.attrib["name"]: e.attrib["value"] for e in suite.iterfind("properties/*")} == {
+        "suite": "0.1.0",
+        "began": "2026-01-31T12:00:00Z",
+        "kernel": "6.1.0-9",
+        "python": "3.11.2",
+        "path": path,
+        "versions": "1.0.0, 1.1.0",
+    }
+
+
+def test_the_name_of_the_host_is_in_no_report() -> None:
+    where = surroundings.take()
+    assert where.kernel == os.uname().release
+    assert [f.name for f in dataclasses.fields(where)] == [
+        *("suite", "began", "kernel", "python", "plugins")
+    ]
 
 
 def test_what_a_plugin_said_is_shown_as_text() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fnmatch
 import os
 import pathlib
@@ -20,11 +21,13 @@ from cni_conformance import (
     report_text,
     reports,
     runner,
+    surroundings,
 )
 from cni_conformance.case import Case, discover
 from cni_conformance.profiles import Profile
 from cni_conformance.runner import Subject
 from cni_conformance.runtime import session
+from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
 _T = TypeVar("_T")
@@ -144,12 +147,15 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     profile = _read("profile", options.profile, profiles.load)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     if options.runtime:
+        where = surroundings.take()
         progress = report_text.Progress(len(scenarios))
         try:
             verdicts = session.run(options.runtime, scenarios, jobs, progress)
         finally:
             progress.close()
-        return _report(verdicts, known, files, {})
+        names = dict.fromkeys(verdict.plugin for verdict in verdicts)
+        led = tuple(Examined(name, options.runtime) for name in names)
+        return _report(verdicts, dataclasses.replace(where, plugins=led), known, files)
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(case.id, pattern.partition("@")[0]) for case in cases):
             print(f"cni-conformance: no case {pattern!r}; see --list", file=sys.stderr)
@@ -161,14 +167,16 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f"cni-conformance: --only {pattern} selects nothing: {why}", file=sys.stderr)
             return 2
     tasks = runner.plan(subjects, cases, options.only)
+    where = surroundings.take(
+        Examined(each.name, str(each.program), each.answered, each.obstacle) for each in subjects
+    )
     progress = report_text.Progress(len(tasks))
     try:
         verdicts = runner.run(tasks, jobs, progress, options.profile)
     finally:
         progress.close()
-    obstacles = {subject.name: subject.obstacle for subject in subjects if subject.obstacle}
-    status = _report(verdicts, known, files, obstacles)
-    if len(obstacles) == len(subjects):
+    status = _report(verdicts, where, known, files)
+    if len(where.obstacles) == len(subjects):
         print("cni-conformance: no plugin could be tested here", file=sys.stderr)
         return 2
     return status
@@ -222,11 +230,12 @@ def _subjects(paths: Sequence[pathlib.Path], profile: Profile | None) -> list[Su
 
 def _report(
     verdicts: list[Verdict],
+    where: Surroundings,
     known: expected.Expected | None,
     files: Mapping[str, pathlib.Path],
-    obstacles: Mapping[str, str],
 ) -> int:
-    """Write all reports; the exit status. obstacles: as of report_text.write."""
+    """Write all reports; the exit status."""
+    obstacles = where.obstacles
     try:
         if known is None:
             report_text.write(verdicts, obstacles=obstacles)
@@ -241,5 +250,5 @@ def _report(
         sys.stdout.flush()
     finally:
         # After the text, which is not lost with a full disk; and whatever becomes of the text.
-        reports.write(verdicts, files)
+        reports.write(verdicts, where, files)
     return status

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from cni_conformance.surroundings import Surroundings
 from cni_conformance.verdict import Verdict
 
 #: What XML cannot hold at all.
@@ -18,8 +19,10 @@ def _clean(text: str) -> str:
     return _FORBIDDEN.sub("\ufffd", text)
 
 
-def write(verdicts: Sequence[Verdict], path: pathlib.Path) -> None:
+def write(verdicts: Sequence[Verdict], surroundings: Surroundings, path: pathlib.Path) -> None:
     """One testsuite per plugin, one testcase per case and version. Raises OSError.
+
+    The surroundings are the testsuite's properties.
 
     There are failures and errors exactly when the plugins do not conform: a required case that
     does not hold is a failure, a recommended one is skipped, with what came in its system-out.
@@ -37,6 +40,7 @@ def write(verdicts: Sequence[Verdict], path: pathlib.Path) -> None:
             skipped=str(sum(_kind(verdict) == "skipped" for verdict in group)),
             time=f"{sum(verdict.seconds for verdict in group):.3f}",
         )
+        _describe(suite, plugin, surroundings)
         for verdict in group:
             _append(suite, verdict)
     ElementTree.indent(root)
@@ -48,6 +52,23 @@ def _kind(verdict: Verdict) -> str:
     if verdict.status == "fail":
         return "failure" if verdict.level == "required" else "skipped"
     return {"skip": "skipped", "error": "error"}.get(verdict.status, "")
+
+
+def _describe(suite: ElementTree.Element, plugin: str, surroundings: Surroundings) -> None:
+    tested = surroundings.of(plugin)
+    values = {
+        "suite": surroundings.suite,
+        "began": surroundings.began,
+        "kernel": surroundings.kernel,
+        "python": surroundings.python,
+        "path": tested.path,
+        "versions": ", ".join(tested.versions),
+        "obstacle": tested.obstacle,
+    }
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in values.items():
+        if value:
+            ElementTree.SubElement(properties, "property", name=name, value=_clean(value))
 
 
 def _append(suite: ElementTree.Element, verdict: Verdict) -> None:
