@@ -147,12 +147,28 @@ def test_what_conforms() -> None:
 
 def test_expected_findings_are_compared_in_both_directions() -> None:
     failed = verdict(status="fail", expected="1", came="2")
-    known = {"bridge": {"add-del": {"versions": ["1.1.0"], "reason": "so it is"}}}
+    known = expected.Expected(
+        {"bridge": {"add-del": {"versions": ["1.1.0"], "reason": "so it is"}}}
+    )
     assert expected.differences(known, [failed]) == []
-    (new,) = expected.differences({}, [failed])
+    (new,) = expected.differences(expected.Expected({}), [failed])
     assert new.startswith("not expected: bridge add-del 1.1.0: expected 1; came 2")
     (mended,) = expected.differences(known, [verdict()])
     assert mended == "expected, but it holds: bridge add-del 1.1.0"
+
+
+def test_only_what_a_file_covers_is_compared_with_it(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "known.json"
+    entry = {"add-del": {"versions": ["1.0.0"], "reason": "so it is"}}
+    file.write_text(json.dumps({"$covers": ["*@1.0.0", "add-*@0.4.0"], "bridge": entry}))
+    known = expected.load(file)
+    failed = [verdict(status="fail", version=each) for each in ("0.3.1", "0.4.0", "1.0.0")]
+    (new,) = expected.differences(known, failed)
+    assert new.startswith("not expected: bridge add-del 0.4.0: ")
+    assert expected.not_compared(known, failed) == 1
+    file.write_text(json.dumps({"$covers": ["*@0.4.0"], "bridge": entry}))
+    with pytest.raises(ValueError, match=r"bridge\.add-del: \$covers leaves out 1\.0\.0"):
+        expected.load(file)
 
 
 def test_reports(tmp_path: pathlib.Path) -> None:

@@ -246,6 +246,8 @@ def _report(
             tested = [verdict for verdict in verdicts if verdict.plugin not in obstacles]
             wrong = expected.differences(known, tested)
             print("\n".join(wrong) or "the findings are those that were expected")
+            if others := expected.not_compared(known, tested):
+                print(f"not compared: {others} of cases and versions that the file does not cover")
             status = 1 if wrong else 0
         sys.stdout.flush()
     finally:
