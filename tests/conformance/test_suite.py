@@ -18,6 +18,7 @@ from cni_conformance import (
     data,
     expected,
     explanation,
+    kernel,
     profiles,
     report_html,
     report_json,
@@ -26,10 +27,12 @@ from cni_conformance import (
     reports,
     runner,
     state,
+    surroundings,
     vectors,
 )
 from cni_conformance.case import VERSIONS, discover
 from cni_conformance.outcome import Outcome
+from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
 HERE = pathlib.Path(__file__).parent
@@ -64,6 +67,15 @@ MIXED = [
     ),
     verdict(case="c-d", status="skip", came="nothing to do"),
 ]
+
+
+WHERE = Surroundings(
+    suite="0.1.0",
+    began="2026-01-31T12:00:00Z",
+    kernel="6.1.0-9",
+    python="3.11.2",
+    plugins=(Examined("bridge", "/opt/cni/bin/bridge", ("1.0.0", "1.1.0")),),
+)
 
 
 def test_every_case_says_where_it_comes_from() -> None:
@@ -135,31 +147,64 @@ def test_what_conforms() -> None:
 
 def test_expected_findings_are_compared_in_both_directions() -> None:
     failed = verdict(status="fail", expected="1", came="2")
-    known = {"bridge": {"add-del": {"versions": ["1.1.0"], "reason": "so it is"}}}
+    known = expected.Expected(
+        {"bridge": {"add-del": {"versions": ["1.1.0"], "reason": "so it is"}}}
+    )
     assert expected.differences(known, [failed]) == []
-    (new,) = expected.differences({}, [failed])
+    (new,) = expected.differences(expected.Expected({}), [failed])
     assert new.startswith("not expected: bridge add-del 1.1.0: expected 1; came 2")
     (mended,) = expected.differences(known, [verdict()])
     assert mended == "expected, but it holds: bridge add-del 1.1.0"
 
 
+def test_only_what_a_file_covers_is_compared_with_it(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "known.json"
+    entry = {"add-del": {"versions": ["1.0.0"], "reason": "so it is"}}
+    file.write_text(json.dumps({"$covers": ["*@1.0.0", "add-*@0.4.0"], "bridge": entry}))
+    known = expected.load(file)
+    failed = [verdict(status="fail", version=each) for each in ("0.3.1", "0.4.0", "1.0.0")]
+    (new,) = expected.differences(known, failed)
+    assert new.startswith("not expected: bridge add-del 0.4.0: ")
+    assert expected.not_compared(known, failed) == 1
+    file.write_text(json.dumps({"$covers": ["*@0.4.0"], "bridge": entry}))
+    with pytest.raises(ValueError, match=r"bridge\.add-del: \$covers leaves out 1\.0\.0"):
+        expected.load(file)
+
+
 def test_reports(tmp_path: pathlib.Path) -> None:
-    report_json.write(MIXED, tmp_path / "json")
+    report_json.write(MIXED, WHERE, tmp_path / "json")
     document = json.loads((tmp_path / "json").read_text())
     assert document["conforms"] and [v["status"] for v in document["verdicts"]] == [
         *("pass", "fail", "skip")
     ]
     assert [v["about"] for v in document["verdicts"]] == ["", "What is <lost> is lost.", ""]
-    report_junit.write(MIXED, tmp_path / "junit")
+    report_junit.write(MIXED, WHERE, tmp_path / "junit")
     (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
-    assert suite.attrib["tests"] == "3" and suite.attrib["failures"] == "1"
-    failure = suite.find("testcase/failure")
-    assert failure is not None and failure.text and "expected: <1>" in failure.text
-    page = report_html.page(MIXED)
+    assert [suite.attrib[key] for key in ("tests", "failures", "skipped")] == ["3", "0", "2"]
+    found = suite.find("testcase[@name='a-b']/skipped")
+    assert found is not None
+    assert found.attrib["message"] == "recommended, does not hold: it <works>"
+    said = suite.findtext("testcase[@name='a-b']/system-out")
+    assert said and "expected: <1>\ncame: \ufffd & 2\n" in said
+    page = report_html.page(MIXED, WHERE)
     assert "&lt;1&gt;" in page and "<1>" not in page
     assert 'href="#bridge--a-b--1.1.0"' in page and 'id="bridge--a-b--1.1.0"' in page
     assert "<dt>about</dt><dd>What is &lt;lost&gt; is lost.</dd>" in page
     assert "http" not in page, "the page needs no network"
+
+
+@pytest.mark.parametrize("level", ["required", "recommended"])
+@pytest.mark.parametrize("status", ["pass", "fail", "skip", "error"])
+def test_junit_has_failures_where_the_exit_status_says_so(
+    tmp_path: pathlib.Path, status: str, level: str
+) -> None:
+    one = verdict(status=status, level=level, expected="1", came="2")
+    report_junit.write([one], WHERE, tmp_path / "junit")
+    (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
+    wrong = [*suite.iterfind("testcase/failure"), *suite.iterfind("testcase/error")]
+    assert conforms([one]) == (not wrong)
+    assert int(suite.attrib["failures"]) + int(suite.attrib["errors"]) == len(wrong)
+    assert all(each.text and "came: 2" in each.text for each in wrong)
 
 
 def test_two_plugins_of_a_type_are_told_apart() -> None:
@@ -172,10 +217,61 @@ def test_two_plugins_of_a_type_are_told_apart() -> None:
     assert names == ["/go/bridge", "/ours/bridge", "tuning"]
 
 
+@pytest.mark.root
+def test_the_kernel_is_asked_what_devices_it_has() -> None:
+    assert kernel.has("veth") and kernel.has("bridge") and kernel.has("tun")
+    assert not kernel.has("nosuchkind")
+
+
+@pytest.fixture
+def strange(tmp_path: pathlib.Path) -> list[str]:
+    """The words for a plugin that makes links of a kind that no kernel has."""
+    program, profile = tmp_path / "strange", tmp_path / "strange.json"
+    answer = {"cniVersion": "1.1.0", "supportedVersions": ["1.1.0"]}
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    program.chmod(0o755)
+    profile.write_text(
+        '{"type": "strange", "kind": "interface", "config": {}, "linkKind": "nosuchkind"}'
+    )
+    return ["--profile", str(profile), "--only", "add-twice", "--only", "add-del", str(program)]
+
+
+@pytest.mark.root
+def test_a_plugin_whose_devices_the_kernel_lacks_is_not_tested(
+    capsys: pytest.CaptureFixture[str],
+    strange: list[str],
+    bin_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    file = tmp_path / "verdicts.json"
+    words = ["--json", str(file), *strange]
+    assert cli.main([*words, str(bin_dir / "loopback")]) == 0
+    assert "strange:  not testable here: this kernel has no nosuchkind devices\n" in (
+        capsys.readouterr().out
+    )
+    found = [v for v in json.loads(file.read_text())["verdicts"] if v["plugin"] == "strange"]
+    assert {(v["case"], v["status"]) for v in found} == {
+        *[("add-twice", "skip"), ("add-del", "skip")]
+    }
+    assert {v["came"] for v in found} == {"this kernel has no nosuchkind devices"}
+
+
+@pytest.mark.root
+def test_a_plugin_that_was_not_tested_is_neither_right_nor_as_expected(
+    capsys: pytest.CaptureFixture[str], strange: list[str], tmp_path: pathlib.Path
+) -> None:
+    assert cli.main(strange) == 2
+    assert "no plugin could be tested here" in capsys.readouterr().err
+    known = tmp_path / "known.json"
+    known.write_text('{"strange": {"add-del": {"versions": ["1.1.0"], "reason": "it is new"}}}')
+    assert cli.main(["--expect", str(known), *strange]) == 2
+    assert "expected, but" not in capsys.readouterr().out
+
+
 def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:
     first, second = MIXED[0], dataclasses.replace(MIXED[0], case="zz")
     other = dataclasses.replace(first, plugin="tuning")
-    page = report_html.page([first, second, other])
+    page = report_html.page([first, second, other], WHERE)
     assert page.index(f">{first.case}") < page.index(">zz")
 
 
@@ -202,9 +298,92 @@ def test_wrong_use(capsys: pytest.CaptureFixture[str], words: list[str], message
 
 
 def test_the_page_counts_in_the_right_number() -> None:
-    assert "1 plugin, 3 cases, 3 runs: the plugin conforms." in report_html.page(MIXED)
+    link = '<a href="#findings">{}</a>'
+    page = report_html.page(MIXED, WHERE)
+    assert f"1 plugin, 3 cases, 3 runs, {link.format('1 finding')}: the plugin conforms." in page
     both = [*MIXED, verdict(plugin="tap", status="fail")]
-    assert "2 plugins, 3 cases, 4 runs: the plugins do not all conform." in report_html.page(both)
+    page = report_html.page(both, WHERE)
+    many = f"2 plugins, 3 cases, 4 runs, {link.format('2 findings')}"
+    assert f"{many}: the plugins do not all conform." in page
+    assert "1 plugin, 1 case, 1 run: the plugin conforms." in report_html.page(MIXED[:1], WHERE)
+
+
+def test_a_card_says_what_is_required_and_leads_to_the_first_finding() -> None:
+    wrong = verdict(case="e-f", status="fail")
+    page = report_html.page([*MIXED, wrong], WHERE)
+    link = '<a href="#bridge--a-b--1.1.0">1 required, 1 recommended do not hold</a>'
+    assert f"1 hold, {link}" in page
+    assert '">1 recommended do not hold, 1 error of the suite</a>' in report_html.page(
+        [*MIXED, verdict(status="error", level="recommended")], WHERE
+    )
+
+
+def test_the_page_lists_what_is_the_same_in_several_versions_once() -> None:
+    def failed(version: str, came: str) -> Verdict:
+        return verdict(status="fail", version=version, expected="1", came=came)
+
+    same = [failed(each, f"{each} of 02:00:00:00:00:0{each[0]}") for each in ("0.4.0", "1.0.0")]
+    page = report_html.page([*same, failed("1.1.0", "another")], WHERE)
+    assert page.count("<details") == 2 and "<em>0.4.0, 1.0.0: it" in page
+    for version in ("0.4.0", "1.0.0", "1.1.0"):
+        anchor = f"bridge--add-del--{version}"
+        assert page.count(f'id="{anchor}"') == 1 and f'href="#{anchor}"' in page
+
+
+def test_cells_say_their_versions() -> None:
+    page = report_html.page([*MIXED, verdict(version="1.0.0"), verdict(version="0.4.0")], WHERE)
+    assert '<div class="cells" title="0.4.0, 1.0.0, 1.1.0: holds">' in page
+    assert page.count(f"<span>{VERSIONS[0]}</span>") == 1
+
+
+def test_the_page_does_not_say_that_an_untested_plugin_conforms() -> None:
+    untested = Examined("vlan", "/x/vlan", ("1.1.0",), "this kernel has no vlan devices")
+    where = dataclasses.replace(WHERE, plugins=(*WHERE.plugins, untested))
+    skipped = verdict(plugin="vlan", status="skip", came=untested.obstacle)
+    page = report_html.page([skipped], where)
+    assert "1 run: nothing could be tested here." in page
+    assert "not testable here: this kernel has no vlan devices" in page
+    page = report_html.page([verdict(), skipped], where)
+    assert "the plugins conform; 1 could not be tested here." in page
+
+
+def test_every_report_says_what_was_tested_and_where(tmp_path: pathlib.Path) -> None:
+    page = report_html.page(MIXED, WHERE)
+    head = "cni-conformance 0.1.0 · 2026-01-31 12:00:00 UTC · Linux 6.1.0-9 · Python 3.11.2"
+    assert head in page
+    assert "<code>/<wbr>opt/<wbr>cni/<wbr>bin/<wbr>bridge</code>" in page
+    assert "claims 1.0.0, 1.1.0" in page
+    report_json.write(MIXED, WHERE, tmp_path / "json")
+    document = json.loads((tmp_path / "json").read_text())
+    assert [document[key] for key in ("suite", "began", "kernel", "python")] == [
+        *("0.1.0", "2026-01-31T12:00:00Z", "6.1.0-9", "3.11.2")
+    ]
+    path = "/opt/cni/bin/bridge"
+    (plugin,) = document["plugins"]
+    assert plugin == {
+        "name": "bridge",
+        "path": path,
+        "versions": ["1.0.0", "1.1.0"],
+        "obstacle": "",
+    }
+    report_junit.write(MIXED, WHERE, tmp_path / "junit")
+    (suite,) = ElementTree.parse(tmp_path / "junit").getroot()
+    assert {e.attrib["name"]: e.attrib["value"] for e in suite.iterfind("properties/*")} == {
+        "suite": "0.1.0",
+        "began": "2026-01-31T12:00:00Z",
+        "kernel": "6.1.0-9",
+        "python": "3.11.2",
+        "path": path,
+        "versions": "1.0.0, 1.1.0",
+    }
+
+
+def test_the_name_of_the_host_is_in_no_report() -> None:
+    where = surroundings.take()
+    assert where.kernel == os.uname().release
+    assert [f.name for f in dataclasses.fields(where)] == [
+        *("suite", "began", "kernel", "python", "plugins")
+    ]
 
 
 def test_what_a_plugin_said_is_shown_as_text() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fnmatch
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from cni_conformance import (
@@ -20,11 +21,13 @@ from cni_conformance import (
     report_text,
     reports,
     runner,
+    surroundings,
 )
 from cni_conformance.case import Case, discover
 from cni_conformance.profiles import Profile
 from cni_conformance.runner import Subject
 from cni_conformance.runtime import session
+from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
 _T = TypeVar("_T")
@@ -32,7 +35,7 @@ _T = TypeVar("_T")
 _EPILOG = """exit status:
   0  every required case holds (with --expect: the findings are exactly the expected ones)
   1  some do not
-  2  wrong usage, or a plugin that cannot be tested
+  2  wrong usage, a plugin that cannot be tested, or none that this kernel can test
 
 Each case runs as root in network and mount namespaces of its own, which end with it.
 """
@@ -144,12 +147,15 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     profile = _read("profile", options.profile, profiles.load)
     jobs = options.jobs or len(os.sched_getaffinity(0))
     if options.runtime:
+        where = surroundings.take()
         progress = report_text.Progress(len(scenarios))
         try:
             verdicts = session.run(options.runtime, scenarios, jobs, progress)
         finally:
             progress.close()
-        return _report(verdicts, known, files)
+        names = dict.fromkeys(verdict.plugin for verdict in verdicts)
+        led = tuple(Examined(name, options.runtime) for name in names)
+        return _report(verdicts, dataclasses.replace(where, plugins=led), known, files)
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(case.id, pattern.partition("@")[0]) for case in cases):
             print(f"cni-conformance: no case {pattern!r}; see --list", file=sys.stderr)
@@ -161,12 +167,19 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f"cni-conformance: --only {pattern} selects nothing: {why}", file=sys.stderr)
             return 2
     tasks = runner.plan(subjects, cases, options.only)
+    where = surroundings.take(
+        Examined(each.name, str(each.program), each.answered, each.obstacle) for each in subjects
+    )
     progress = report_text.Progress(len(tasks))
     try:
         verdicts = runner.run(tasks, jobs, progress, options.profile)
     finally:
         progress.close()
-    return _report(verdicts, known, files)
+    status = _report(verdicts, where, known, files)
+    if len(where.obstacles) == len(subjects):
+        print("cni-conformance: no plugin could be tested here", file=sys.stderr)
+        return 2
+    return status
 
 
 def _read(option: str, file: str | None, load: Callable[[pathlib.Path], _T]) -> _T | None:
@@ -216,18 +229,28 @@ def _subjects(paths: Sequence[pathlib.Path], profile: Profile | None) -> list[Su
 
 
 def _report(
-    verdicts: list[Verdict], known: expected.Expected | None, files: dict[str, pathlib.Path]
+    verdicts: list[Verdict],
+    where: Surroundings,
+    known: expected.Expected | None,
+    files: Mapping[str, pathlib.Path],
 ) -> int:
+    """Write all reports; the exit status."""
+    obstacles = where.obstacles
     try:
         if known is None:
-            report_text.write(verdicts)
+            report_text.write(verdicts, obstacles=obstacles)
             status = 0 if conforms(verdicts) else 1
         else:
-            wrong = expected.differences(known, verdicts)
+            for name, obstacle in obstacles.items():
+                print(f"{name}: not testable here: {obstacle}", file=sys.stderr)
+            tested = [verdict for verdict in verdicts if verdict.plugin not in obstacles]
+            wrong = expected.differences(known, tested)
             print("\n".join(wrong) or "the findings are those that were expected")
+            if others := expected.not_compared(known, tested):
+                print(f"not compared: {others} of cases and versions that the file does not cover")
             status = 1 if wrong else 0
         sys.stdout.flush()
     finally:
         # After the text, which is not lost with a full disk; and whatever becomes of the text.
-        reports.write(verdicts, files)
+        reports.write(verdicts, where, files)
     return status

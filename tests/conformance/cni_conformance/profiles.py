@@ -30,7 +30,8 @@ class Profile:
     CHECK need not miss: an index, say, without which DEL searches. exhaust: a merge patch for
     the configuration with room for one attachment, if resources can run out. stateless: nothing
     outlives the sandbox. creates: an interface is made, so that there must be none of its name
-    before. files: what has to be on the host, by path.
+    before. link_kind: the kind of link that the kernel has to have for it, as `ip link add type`
+    names it, None for none. files: what has to be on the host, by path.
     """
 
     type: str
@@ -43,6 +44,7 @@ class Profile:
     exhaust: dict[str, Any] | None = None
     stateless: bool = False
     creates: bool = True
+    link_kind: str | None = None
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
 
@@ -77,8 +79,9 @@ def load(path: pathlib.Path) -> Profile:
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     document.pop("$schema", None)
+    link_kind = document.pop("linkKind", None)
     patterns = {key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping")}
-    return Profile(**{**document, **patterns})
+    return Profile(**{**document, **patterns, "link_kind": link_kind})
 
 
 def well_known() -> dict[str, Profile]:

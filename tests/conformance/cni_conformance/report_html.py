@@ -6,102 +6,78 @@ from __future__ import annotations
 import html
 import json
 import pathlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cni_conformance.case import VERSIONS
+from cni_conformance.report_html_style import SCRIPT, STYLE
+from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
-_STYLE = """
-:root { color-scheme: light dark; --page: #f7f7f5; --card: #fff; --text: #1c1d1f; --dim: #6a6d72;
-  --line: #e3e3df; --pass: #2f9e67; --fail: #cf3b3b; --warn: #d9902f; --skip: #c9cac6; }
-@media (prefers-color-scheme: dark) { :root { --page: #141517; --card: #1c1e21; --text: #e8e8e6;
-  --dim: #9b9ea4; --line: #2e3135; --pass: #3fb57c; --fail: #ee6a63; --warn: #e6a64f;
-  --skip: #44474c; } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--text);
-  font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1200px; margin: 0 auto; padding: 40px 20px 80px }
-h1 { font-size: 30px; margin: 0; letter-spacing: -.02em }
-h2 { font-size: 19px; margin: 44px 0 12px }
-p.lead { color: var(--dim); margin: 6px 0 26px }
-code, pre { font: 12.5px/1.5 ui-monospace, monospace }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px 14px; text-decoration: none; color: inherit }
-.card b { display: block } .card span { color: var(--dim); font-size: 13px }
-.bar { display: flex; height: 6px; border-radius: 3px; overflow: hidden; margin-top: 8px;
-  background: var(--line) }
-.bar i { display: block }
-.scroll { overflow: auto; max-height: 85vh; background: var(--card);
-  border: 1px solid var(--line); border-radius: 10px }
-table { border-collapse: collapse; font-size: 13px; width: 100% }
-th { font-weight: 600; text-align: left; padding: 6px 10px; background: var(--card) }
-thead th { position: sticky; top: 0; z-index: 2; border-bottom: 1px solid var(--line);
-  white-space: nowrap }
-tbody th { position: sticky; left: 0; z-index: 1; font-weight: 400; white-space: nowrap;
-  border-top: 1px solid var(--line) }
-tbody th small { color: var(--dim) }
-td { padding: 4px 10px; border-top: 1px solid var(--line) }
-.cells { display: flex; gap: 2px }
-.cells a, .cells i { width: 10px; height: 18px; border-radius: 2px; background: transparent }
-.pass { background: var(--pass) !important }
-.required, .error { background: var(--fail) !important }
-.recommended { background: var(--warn) !important } .skip { background: var(--skip) !important }
-.legend { display: flex; gap: 18px; flex-wrap: wrap; color: var(--dim); font-size: 13px;
-  margin: 10px 2px }
-.legend i { display: inline-block; width: 10px; height: 14px; border-radius: 2px;
-  margin-right: 6px; vertical-align: -2px }
-details { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  margin: 8px 0; padding: 10px 14px }
-details:target { outline: 2px solid var(--warn) }
-summary { cursor: pointer } summary em { color: var(--dim); font-style: normal }
-dl { display: grid; grid-template-columns: 84px 1fr; gap: 6px 12px; margin: 12px 0 4px }
-dt { color: var(--dim) } dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap }
-pre { background: var(--page); border-radius: 6px; padding: 10px; overflow: auto; margin: 6px 0 }
-.tag { color: #fff; border-radius: 4px; padding: 1px 6px; font-size: 12px; margin-right: 6px }
-"""
-
-_SCRIPT = """
-addEventListener('hashchange', show); show();
-function show() {
-  const found = location.hash && document.getElementById(location.hash.slice(1));
-  if (found && found.tagName === 'DETAILS') { found.open = true; found.scrollIntoView(); }
+#: What differs between runs and says nothing: addresses that the kernel makes up.
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_WORDS = {
+    "pass": "holds",
+    "required": "required, does not hold",
+    "recommended": "recommended, does not hold",
+    "error": "an error of the suite",
+    "skip": "does not apply",
 }
-"""
 
 
-def write(verdicts: Sequence[Verdict], path: pathlib.Path) -> None:
+def write(verdicts: Sequence[Verdict], surroundings: Surroundings, path: pathlib.Path) -> None:
     """The page, which needs no other file and no network. Raises OSError."""
-    path.write_text(page(verdicts))
+    path.write_text(page(verdicts, surroundings))
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
+def page(verdicts: Sequence[Verdict], surroundings: Surroundings) -> str:
     """The page as text."""
     plugins = list(dict.fromkeys(verdict.plugin for verdict in verdicts))
-    findings = [verdict for verdict in verdicts if verdict.is_finding]
-    if len(plugins) == 1:
-        subject = "the plugin conforms" if conforms(verdicts) else "the plugin does not conform"
-    else:
-        subject = "the plugins conform" if conforms(verdicts) else "the plugins do not all conform"
-    lead = (
-        f"{_count(len(plugins), 'plugin')}, {_count(len({v.case for v in verdicts}), 'case')}, "
-        f"{_count(len(verdicts), 'run')}: {subject}."
-    )
+    count = sum(verdict.is_finding for verdict in verdicts)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>CNI conformance</title><style>{_STYLE}</style></head><body><main>",
-        f'<h1>CNI conformance</h1><p class="lead">{_text(lead)}</p>',
-        f'<div class="cards">{"".join(_card(plugin, verdicts) for plugin in plugins)}</div>',
+        f"<title>CNI conformance</title><style>{STYLE}</style></head><body><main>",
+        f'<h1>CNI conformance</h1><p class="lead">{_lead(plugins, verdicts, surroundings)}</p>',
+        f'<p class="about">{_text(_about(surroundings))}</p>',
+        f'<div class="cards">{_cards(plugins, verdicts, surroundings)}</div>',
         "<h2>Cases</h2>",
         _legend(),
         _matrix(plugins, verdicts),
-        f"<h2>Findings ({len(findings)})</h2>" if findings else "<h2>No findings</h2>",
-        *[_finding(verdict) for verdict in findings],
-        f"</main><script>{_SCRIPT}</script></body></html>\n",
+        f'<h2 id="findings">{f"Findings ({count})" if count else "No findings"}</h2>',
+        *[_finding(group) for group in _alike(verdicts)],
+        f"</main><script>{SCRIPT}</script></body></html>\n",
     ]
     return "".join(parts)
+
+
+def _lead(plugins: Sequence[str], verdicts: Sequence[Verdict], surroundings: Surroundings) -> str:
+    count = sum(verdict.is_finding for verdict in verdicts)
+    untested = [plugin for plugin in plugins if plugin in surroundings.obstacles]
+    if len(untested) == len(plugins):
+        end = "nothing could be tested here"
+    elif len(plugins) == 1:
+        end = "the plugin conforms" if conforms(verdicts) else "the plugin does not conform"
+    else:
+        end = "the plugins conform" if conforms(verdicts) else "the plugins do not all conform"
+        end += f"; {len(untested)} could not be tested here" if untested else ""
+    sums = [
+        _count(len(plugins), "plugin"),
+        _count(len({verdict.case for verdict in verdicts}), "case"),
+        _count(len(verdicts), "run"),
+    ]
+    if count:
+        sums.append(f'<a href="#findings">{_count(count, "finding")}</a>')
+    return f"{', '.join(sums)}: {end}."
+
+
+def _about(surroundings: Surroundings) -> str:
+    began = surroundings.began.replace("T", " ").replace("Z", " UTC")
+    return (
+        f"cni-conformance {surroundings.suite} · {began} · "
+        f"Linux {surroundings.kernel} · Python {surroundings.python}"
+    )
 
 
 def _count(number: int, noun: str) -> str:
@@ -117,85 +93,149 @@ def _class(verdict: Verdict) -> str:
 
 
 def _anchor(verdict: Verdict) -> str:
-    return f"{verdict.plugin}--{verdict.case}--{verdict.version}"
+    return _text(f"{verdict.plugin}--{verdict.case}--{verdict.version}")
 
 
-def _card(plugin: str, verdicts: Iterable[Verdict]) -> str:
-    counts = Counter(_class(verdict) for verdict in verdicts if verdict.plugin == plugin)
+def _cards(plugins: Sequence[str], verdicts: Sequence[Verdict], surroundings: Surroundings) -> str:
+    return "".join(
+        _card(surroundings.of(plugin), [v for v in verdicts if v.plugin == plugin])
+        for plugin in plugins
+    )
+
+
+def _card(tested: Examined, verdicts: Sequence[Verdict]) -> str:
+    counts = Counter(_class(verdict) for verdict in verdicts)
     bar = "".join(
         f'<i class="{kind}" style="flex:{counts[kind]}"></i>'
         for kind in ("pass", "recommended", "required", "error", "skip")
         if counts[kind]
     )
-    wrong = sum(counts[kind] for kind in ("recommended", "required", "error"))
-    text = f"{counts['pass']} hold" + (f", {wrong} do not" if wrong else "")
-    words = f"<b>{_text(plugin)}</b><span>{text}</span>"
-    return f'<div class="card">{words}<div class="bar">{bar}</div></div>'
+    lines = [f"<b>{_breakable(tested.name)}</b>"]
+    if tested.path != tested.name:
+        lines.append(f"<code>{_breakable(tested.path)}</code>")
+    if tested.versions:
+        lines.append(f"<small>claims {', '.join(tested.versions)}</small>")
+    if tested.obstacle:
+        sums = f"not testable here: {_text(tested.obstacle)}"
+    else:
+        sums = f"{counts['pass']} hold" + _wrong(counts, verdicts)
+    lines.append(f'<div><div class="counts">{sums}</div><div class="bar">{bar}</div></div>')
+    return f'<div class="card">{"".join(lines)}</div>'
+
+
+def _wrong(counts: Counter[str], verdicts: Sequence[Verdict]) -> str:
+    """What goes on after "3 hold": a link to the first finding, "" when there is none."""
+    first = next((verdict for verdict in verdicts if verdict.is_finding), None)
+    if first is None:
+        return ""
+    words = [f"{counts[level]} {level}" for level in ("required", "recommended") if counts[level]]
+    words = [f"{', '.join(words)} do not hold"] if words else []
+    if counts["error"]:
+        words.append(f"{_count(counts['error'], 'error')} of the suite")
+    return f', <a href="#{_anchor(first)}">{", ".join(words)}</a>'
+
+
+def _breakable(path: str) -> str:
+    """A path that may go on in the next line after each slash."""
+    return _text(path).replace("/", "/<wbr>")
 
 
 def _legend() -> str:
-    words = {
-        "pass": "holds",
-        "required": "required, does not hold",
-        "recommended": "recommended, does not hold",
-        "skip": "does not apply",
-    }
-    items = "".join(f'<span><i class="{kind}"></i>{text}</span>' for kind, text in words.items())
+    items = "".join(
+        f'<span><i class="{kind}"></i>{text}</span>'
+        for kind, text in _WORDS.items()
+        if kind != "error"  # in the colour of what is required
+    )
     return f'<div class="legend">{items}<span>left to right: {", ".join(VERSIONS)}</span></div>'
 
 
 def _matrix(plugins: Sequence[str], verdicts: Sequence[Verdict]) -> str:
+    """Two tables of the same columns: the head stays in sight, the body scrolls sideways."""
     by_place = {(v.case, v.plugin, v.version): v for v in verdicts}
-    head = "".join(f"<th>{_text(plugin)}</th>" for plugin in plugins)
+    labels = "".join(f"<span>{version}</span>" for version in VERSIONS)
+    head = "".join(
+        f'<th>{_breakable(plugin)}<div class="cells">{labels}</div></th>' for plugin in plugins
+    )
     rows = []
     firsts: dict[str, Verdict] = {}
     for verdict in verdicts:
         firsts.setdefault(verdict.case, verdict)
     for case, first in firsts.items():
-        cells = "".join(
-            f'<td><div class="cells">{_cells(by_place, case, plugin)}</div></td>'
-            for plugin in plugins
-        )
+        cells = "".join(f"<td>{_cells(by_place, case, plugin)}</td>" for plugin in plugins)
         title = _text(f"{first.title} ({first.section}, {first.level})")
         mark = "" if first.level == "required" else " <small>recommended</small>"
         rows.append(f'<tr><th title="{title}">{_text(case)}{mark}</th>{cells}</tr>')
+    columns = f'<colgroup><col class="case"><col span="{len(plugins)}"></colgroup>'
     return (
-        f'<div class="scroll"><table><thead><tr><th>case</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="matrix" style="--plugins:{len(plugins)}">'
+        f'<div class="head"><table>{columns}<thead><tr><th>case</th>{head}</tr></thead></table>'
+        f'</div><div class="body"><table>{columns}<tbody>{"".join(rows)}</tbody></table></div>'
+        "</div>"
     )
 
 
 def _cells(by_place: dict[tuple[str, str, str], Verdict], case: str, plugin: str) -> str:
+    """One for each version; the title of them all says which went how."""
     cells = []
+    versions: dict[str, list[str]] = {}
     for version in VERSIONS:
         verdict = by_place.get((case, plugin, version))
         if verdict is None:
-            cells.append("<i></i>")
-        elif verdict.is_finding:
-            link, title = _anchor(verdict), _text(f"{version}: {verdict.came[:200]}")
-            cells.append(f'<a class="{_class(verdict)}" href="#{link}" title="{title}"></a>')
+            cells.append(f'<i title="{version}: not run"></i>')
+            continue
+        kind = _class(verdict)
+        versions.setdefault(kind, []).append(version)
+        more = f": {verdict.came[:200]}" if verdict.status != "pass" else ""
+        title = _text(f"{version}: {_WORDS[kind]}{more}")
+        if verdict.is_finding:
+            link = _anchor(verdict)
+            cells.append(f'<a class="{kind}" href="#{link}" title="{title}"></a>')
         else:
-            cells.append(f'<i class="{_class(verdict)}" title="{version}: {verdict.status}"></i>')
-    return "".join(cells)
+            cells.append(f'<i class="{kind}" title="{title}"></i>')
+    parts = [f"{', '.join(found)}: {_WORDS[kind]}" for kind, found in versions.items()]
+    title = _text("; ".join(parts) or "not run")
+    return f'<div class="cells" title="{title}">{"".join(cells)}</div>'
 
 
-def _finding(verdict: Verdict) -> str:
+def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    """The findings; those of one plugin and case that say the same of several versions together.
+
+    The same but for the version itself, and addresses that the kernel makes up.
+    """
+    found: dict[tuple[str, ...], list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.is_finding:
+            said = [
+                _MAC.sub("", text).replace(verdict.version, "")
+                for text in (verdict.expected, verdict.came)
+            ]
+            key = (verdict.plugin, verdict.case, verdict.status, *said)
+            found.setdefault(key, []).append(verdict)
+    return list(found.values())
+
+
+def _finding(group: Sequence[Verdict]) -> str:
+    """What the first says, for all; each version has its anchor."""
+    first = group[0]
     rows = {
-        "expected": _text(verdict.expected),
-        "came": _text(verdict.came),
-        "about": _text(verdict.about),
-        "section": _text(verdict.section),
-        "repeat": f"<code>{_text(verdict.repeat)}</code>",
+        "expected": _text(first.expected),
+        "came": _text(first.came),
+        "about": _text(first.about),
+        "section": _text(first.section),
+        "repeat": f"<code>{_text(first.repeat)}</code>",
     }
     items = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in rows.items() if value)
     calls = "".join(
         f"<pre>{_text(json.dumps(call, indent=1, ensure_ascii=False))}</pre>"
-        for call in verdict.calls
+        for call in first.calls
     )
+    versions = ", ".join(verdict.version for verdict in group)
+    anchors = "".join(f'<span id="{_anchor(verdict)}"></span>' for verdict in group[1:])
+    of = f" ({first.version})" if len(group) > 1 else ""
     return (
-        f'<details id="{_anchor(verdict)}"><summary>'
-        f'<span class="tag {_class(verdict)}">{_text(_class(verdict))}</span>'
-        f"<b>{_text(verdict.plugin)}</b> {_text(verdict.case)} <em>{verdict.version}: "
-        f"{_text(verdict.title)}</em></summary><dl>{items}</dl>"
-        f"{f'<p>Calls</p>{calls}' if calls else ''}</details>"
+        f'<details id="{_anchor(first)}"><summary>{anchors}'
+        f'<span class="tag {_class(first)}">{_text(_class(first))}</span>'
+        f"<b>{_text(first.plugin)}</b> {_text(first.case)} <em>{versions}: "
+        f"{_text(first.title)}</em></summary><dl>{items}</dl>"
+        f"{f'<p>Calls{of}</p>{calls}' if calls else ''}</details>"
     )

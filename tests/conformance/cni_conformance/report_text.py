@@ -8,7 +8,7 @@ import inspect
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from cni_conformance.case import VERSIONS, Case
@@ -70,8 +70,15 @@ def _indented(label: str, text: str) -> str:
     return "\n".join([lead + wrapped[0], *[" " * len(lead) + line for line in wrapped[1:]]])
 
 
-def write(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
-    """Findings with what was expected, what came and how to repeat them; then the sums."""
+def write(
+    verdicts: Sequence[Verdict],
+    stream: TextIO | None = None,
+    obstacles: Mapping[str, str] | None = None,
+) -> None:
+    """Findings with what was expected, what came and how to repeat them; then the sums.
+
+    obstacles: why a plugin could not be tested, by its name.
+    """
     for (plugin, case, status), group in _group(verdicts).items():
         first = group[0]
         versions = ", ".join(verdict.version for verdict in group)
@@ -87,6 +94,9 @@ def write(verdicts: Sequence[Verdict], stream: TextIO | None = None) -> None:
     plugins = list(dict.fromkeys(verdict.plugin for verdict in verdicts))
     width = max(map(len, plugins), default=0) + 2
     for plugin in plugins:
+        if obstacles and plugin in obstacles:
+            print(f"{plugin + ':':<{width}}not testable here: {obstacles[plugin]}", file=stream)
+            continue
         counts = Counter(
             verdict.status if verdict.status != "fail" else verdict.level
             for verdict in verdicts

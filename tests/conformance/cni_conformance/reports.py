@@ -7,10 +7,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from cni_conformance import report_html, report_json, report_junit
+from cni_conformance.surroundings import Surroundings
 from cni_conformance.verdict import Verdict
 
 #: By the name of the option.
-WRITERS: dict[str, Callable[[Sequence[Verdict], pathlib.Path], None]] = {
+WRITERS: dict[str, Callable[[Sequence[Verdict], Surroundings, pathlib.Path], None]] = {
     "json": report_json.write,
     "junit": report_junit.write,
     "html": report_html.write,
@@ -35,7 +36,11 @@ def ensure_writable(files: Mapping[str, pathlib.Path]) -> None:
             raise ValueError(f"--{option} {path}: {error.strerror}") from None
 
 
-def write(verdicts: Sequence[Verdict], files: Mapping[str, pathlib.Path]) -> None:
+def write(
+    verdicts: Sequence[Verdict],
+    surroundings: Surroundings,
+    files: Mapping[str, pathlib.Path],
+) -> None:
     """Write each report to its file. Raises OSError."""
     for option, path in files.items():
-        WRITERS[option](verdicts, path)
+        WRITERS[option](verdicts, surroundings, path)

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cni_conformance import isolate
+from cni_conformance import isolate, kernel
 from cni_conformance.bench import Bench, Invocation
 from cni_conformance.case import VERSIONS, Case, Finding, NotApplicable
 from cni_conformance.outcome import Outcome
@@ -35,6 +35,7 @@ class Subject:
 
     answered: the versions that it says it supports, of those that the suite knows. claimed: those
     of them that its type can be used with. name: what reports call it, unlike any other's.
+    obstacle: why it cannot be tested on this kernel, "" when it can; no case applies then.
     """
 
     program: pathlib.Path
@@ -42,6 +43,7 @@ class Subject:
     claimed: tuple[str, ...]
     answered: tuple[str, ...]
     name: str
+    obstacle: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,9 @@ def identify(program: pathlib.Path, profile: Profile) -> Subject:
     usable = tuple(version for version in claimed if version in profile.versions())
     if not usable:
         raise Unusable(f"{program}: supports none of {', '.join(profile.versions())}")
-    return Subject(program, profile, usable, claimed, profile.type)
+    kind = profile.link_kind
+    obstacle = "" if kind is None or kernel.has(kind) else f"this kernel has no {kind} devices"
+    return Subject(program, profile, usable, claimed, profile.type, obstacle)
 
 
 def told_apart(subjects: Sequence[Subject]) -> list[Subject]:
@@ -132,16 +136,28 @@ def run(
     """Run all tasks, `jobs` at a time; `progress` is called with each verdict as it comes.
 
     The verdicts are returned in the order of the tasks. When interrupted, what runs is ended.
+    Those on a plugin that cannot be tested here are skips, without a process for each.
     """
-    return isolate.run_all(
-        tasks,
-        jobs,
-        lambda task: isolate.start(
-            lambda: _perform(task), [task.subject.program.parent], task.case.seconds
-        ),
-        lambda task, answer, late, seconds: _verdict(task, answer, late, seconds, profile_file),
-        progress,
+    skipped: dict[int, Verdict] = {}
+    for number, task in enumerate(tasks):
+        if task.subject.obstacle:
+            answer = {"status": "skip", "came": task.subject.obstacle}
+            skipped[number] = _verdict(task, answer, False, 0.0, profile_file)
+            progress(skipped[number])
+    performed = iter(
+        isolate.run_all(
+            [task for task in tasks if not task.subject.obstacle],
+            jobs,
+            lambda task: isolate.start(
+                lambda: _perform(task), [task.subject.program.parent], task.case.seconds
+            ),
+            lambda task, answer, late, seconds: _verdict(
+                task, answer, late, seconds, profile_file
+            ),
+            progress,
+        )
     )
+    return [skipped.get(number) or next(performed) for number in range(len(tasks))]
 
 
 def _perform(task: Task) -> dict[str, Any]:
