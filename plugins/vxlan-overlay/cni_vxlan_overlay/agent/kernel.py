@@ -248,6 +248,14 @@ class Kernel:
                 self.devices.pop(name, None)
         return removed
 
+    async def owners(self) -> set[str]:
+        """Whose VXLAN devices there are of ours: AGENT, and names of networks without one."""
+        aliases = [
+            str(link.get("IFLA_IFALIAS") or "")
+            async for link in await self._ipr.link("dump", kind="vxlan")
+        ]
+        return {alias.removeprefix(MARK) for alias in aliases if alias.startswith(MARK)}
+
     # -- what is there ---------------------------------------------------------------------
 
     async def read(self) -> Fabric:
