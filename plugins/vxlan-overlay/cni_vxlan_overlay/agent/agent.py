@@ -281,6 +281,10 @@ class Agent:
                     "store_up": members.is_up,
                     "revision": members.directory.revision,
                     "devices": {vtep.name: vtep.mac for vtep in part.vteps},
+                    "underlay": {
+                        "interface": part.underlay.name,
+                        "local": {vtep.name: vtep.local for vtep in part.vteps},
+                    },
                     "mtu": part.lease.mtu,
                     "fabric": fabric_document(self._reconciler.wanted),
                 },

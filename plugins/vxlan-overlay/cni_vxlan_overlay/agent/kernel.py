@@ -127,6 +127,16 @@ class Kernel:
         link = await self._link(name)
         return None if link is None else _as_link(link)
 
+    async def link_name(self, index: int) -> str:
+        """Name of the link with this index; "none" if there is none."""
+        try:
+            found = await self._ipr.link("get", index=index)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL):
+                return "none"
+            raise
+        return str(found[0].get("IFLA_IFNAME")) if found else "none"
+
     async def _create(self, vtep: Vtep) -> None:
         arguments: dict[str, Any] = {
             "ifname": vtep.name,
