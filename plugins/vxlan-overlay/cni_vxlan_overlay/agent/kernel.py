@@ -156,6 +156,8 @@ class Kernel:
             arguments["vxlan_local"] = vtep.local
         if vtep.gbp:
             arguments["vxlan_gbp"] = True
+        if await self._is_port_taken(vtep):
+            raise Refused(f"cannot make {vtep.name}: another program has UDP port {vtep.port}")
         try:
             await self._ipr.link("add", **arguments)
             await self._ipr.link("set", ifname=vtep.name, ifalias=vtep.alias)
@@ -186,6 +188,25 @@ class Kernel:
                     f"{vtep.port}; {hint}"
                 )
         return f"cannot make {vtep.name}: another program has UDP port {vtep.port}"
+
+    async def _is_port_taken(self, vtep: Vtep) -> bool:
+        """True if a program has the UDP port, so that a device would be made for nothing.
+
+        VXLAN devices share a port.
+        """
+        family = socket.AF_INET6 if vtep.is_ipv6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as handle:
+            if vtep.is_ipv6:
+                handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                handle.bind(("", vtep.port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return False  # the kernel's own socket may have it all the same
+            else:
+                return False
+        links = [link async for link in await self._ipr.link("dump", kind="vxlan")]
+        return all(_as_link(link).info.get("IFLA_VXLAN_PORT") != vtep.port for link in links)
 
     async def _is_ours(self, vtep: Vtep) -> bool:
         link = await self._link(vtep.name)
@@ -431,6 +452,12 @@ def neighbour_of(message: Any, names: dict[int, str]) -> tuple[str, str, str] | 
     if name is None or message["family"] == _AF_BRIDGE or not message["state"] & _PERMANENT:
         return None
     return (name, ntop(pton(address)), str(mac)) if address and mac else None
+
+
+def is_vxlan(message: Any) -> bool:
+    """True for a link's message if that is a VXLAN device."""
+    info = message.get("IFLA_LINKINFO")
+    return bool(info) and info.get("IFLA_INFO_KIND") == "vxlan"
 
 
 class _Link:

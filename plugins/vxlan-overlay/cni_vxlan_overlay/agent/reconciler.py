@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cni_vxlan_overlay.agent.kernel import Kernel, Refused
+from cni_vxlan_overlay.agent.kernel import Kernel, Refused, is_vxlan
 from cni_vxlan_overlay.agent.mirror import Mirror
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.fabric import Fabric, Ground, add_peer
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until what failed is tried again: the first time, and at most.
 _RETRY, _RETRY_MOST = 1.0, 60.0
+#: Seconds between passes that cannot make a device: making it is an event of that device too.
+_PAUSE = 0.5
 #: Seconds after which a pass does not go on any more.
 _STUCK = 60.0
 #: What counts as a repair, by kind of object (Metrics.drift).
@@ -66,6 +68,9 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._listening = asyncio.Event()
         self._delay = _RETRY
+        self._retry: asyncio.TimerHandle | None = None
+        #: True while the devices are not known to be as they shall be: others may be in the way.
+        self._lacks_devices = False
         #: When the pass that goes on now began; 0 between passes.
         self._began = 0.0
         self.wanted = Fabric()
@@ -138,11 +143,17 @@ class Reconciler:
             ok = await self.once()
             self._began = 0.0
             self.finished(ok, time.monotonic() - began)
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
             if ok:
                 self._delay = _RETRY
-            else:
-                asyncio.get_running_loop().call_later(self._delay, self.wake, True)
-                self._delay = min(self._delay * 2, _RETRY_MOST)
+                continue
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(self._delay, self.wake, True)
+            self._delay = min(self._delay * 2, _RETRY_MOST)
+            if self._lacks_devices:
+                await asyncio.sleep(_PAUSE)
 
     async def once(self) -> bool:
         """One pass; True when all that was wanted at its start is in the kernel at its end.
@@ -156,7 +167,9 @@ class Reconciler:
         try:
             if self._read:
                 self._read = False
+                self._lacks_devices = True
                 await self._ensure_devices(vteps, checksum)
+                self._lacks_devices = False
                 await self._read_kernel(wanted)
             failures = await self._apply(wanted)
         except (NetlinkError, OSError, CniError, Refused, TimeoutError) as error:
@@ -278,6 +291,8 @@ class Reconciler:
             if index in self._kernel.devices.values() or name in {v.name for v in self._vteps}:
                 self.wake(read=True)
             else:
+                if self._lacks_devices and is_vxlan(message):
+                    self.wake(read=True)  # it may have been in the way, and is no longer
                 self.link_event(event, index, name)
             return
         if self._meanwhile is not None:
