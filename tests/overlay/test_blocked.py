@@ -11,8 +11,10 @@ import time
 
 import pytest
 
+from cni_vxlan_overlay.agent.health import Health
 from cni_vxlan_overlay.agent.kernel import Kernel
 from cni_vxlan_overlay.fabric import Ground
+from cni_vxlan_overlay.vtep import AGENT, Vtep
 from tests.overlay.agents import Agent
 from tests.overlay.cluster import Cluster
 from tests.overlay.stores import File
@@ -80,3 +82,56 @@ def test_a_program_has_the_port(agent: Agent, family: int) -> None:
     assert failed_passes(agent) - before <= 2
     holder.kill()
     agent.ready(30)
+
+
+def test_what_was_tried_is_said(host: Host) -> None:
+    """The kernel's own words name nothing."""
+    over_nothing = Vtep(AGENT, 1, 8472, "192.168.50.1", 999, 1430, [])
+
+    async def work() -> list[str]:
+        async with reconciling(Kernel()) as reconciler:
+            reconciler.want([over_nothing], Ground({False: "adder.1"}), [])
+            await asyncio.sleep(1)
+            return list(reconciler.failures)
+
+    (failure,) = asyncio.run(work())
+    words = "cannot make device adder.1 over interface 999 with the address 192.168.50.1: "
+    assert failure.startswith(words)
+    assert len(failure) > len(words)
+
+
+def test_a_pass_that_fails_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not ready, with the reason, until one succeeds; but alive."""
+    clock = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    health = Health()
+    health.ready = True
+    health.beat()
+    health.passed()
+    health.passed("no device")
+    clock += 29
+    health.passed("no device")
+    assert health.readyz() == (200, "ok")
+    clock += 2
+    health.passed("no address")
+    assert health.readyz() == (503, "for 31 s: no address")
+    assert health.healthz() == (200, "ok")
+    health.passed()
+    assert health.readyz() == (200, "ok")
+    health.passed("no device")
+    assert health.readyz() == (200, "ok")
+
+
+def test_what_cannot_be_mended_is_seen_from_outside(agent: Agent) -> None:
+    """A device that somebody else has made under the name of ours, for half a minute."""
+    agent.start().ready()
+    agent.until(lambda: get(agent, "/readyz") == (200, "ok\n"), "/readyz")
+    agent.node.run("sh", "-c", "ip link delete adder.1; ip link add adder.1 type bridge || "
+                   "(ip link delete adder.1; ip link add adder.1 type bridge)")  # fmt: skip
+    agent.until(lambda: "device adder.1 is not ours" in agent.text(), "a word about it")
+    assert get(agent, "/readyz")[0] == 200
+    agent.until(lambda: get(agent, "/readyz")[0] == 503, "/readyz", 45)
+    assert "device adder.1 is not ours" in get(agent, "/readyz")[1]
+    assert get(agent, "/healthz")[0] == 200
+    agent.node.run("ip", "link", "delete", "adder.1")
+    agent.until(lambda: get(agent, "/readyz") == (200, "ok\n"), "/readyz", 10)

@@ -199,8 +199,10 @@ class Agent:
     def _finished(self, ok: bool, seconds: float) -> None:
         self.metrics.reconciled("ok" if ok else "failed", seconds)
         self.health.beat()
+        failure = "" if ok else "; ".join(self._reconciler.failures)
+        self.health.passed(failure)
         if not ok and not self.health.ready:
-            self.health.reason = "; ".join(self._reconciler.failures)
+            self.health.reason = failure
 
     async def _reread(self) -> None:
         """Now and then the kernel is read completely, whatever its events said."""

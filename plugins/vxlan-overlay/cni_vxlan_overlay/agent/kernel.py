@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -49,6 +49,15 @@ GROUPS = (
 )
 
 
+@contextlib.contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Have the kernel's errors say what was tried: it says no more than "No such device"."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise Refused(f"cannot {what}: {error.args[1]}") from error
+
+
 class Refused(Exception):
     """The kernel, or what is in it, does not let the overlay be; the text says what to mend."""
 
@@ -78,7 +87,8 @@ class Kernel:
 
         Returns what had to be done, in words; empty when it was as it shall be. What cannot be
         changed makes it be made anew, and only that. Raises Refused for a device of the name
-        that is not ours, or another with its VNI and port; NetlinkError.
+        that is not ours, or another with its VNI and port, and for what the kernel does not do;
+        NetlinkError.
         """
         done = []
         link = await self._link(vtep.name)
@@ -91,12 +101,15 @@ class Kernel:
                 )
             differences = vtep.unchangeable(_as_link(link))
             if differences:
-                await self._ipr.link("del", index=link["index"])
+                with trying(f"remove device {vtep.name}"):
+                    await self._ipr.link("del", index=link["index"])
                 done.append(f"device {vtep.name} made anew: {', '.join(differences)}")
                 link = None
         if link is None:
             done += await self._remove_renamed(vtep)
-            await self._create(vtep)
+            where = f"interface {vtep.link} with the address {vtep.local}"
+            with trying(f"make device {vtep.name} over {where}"):
+                await self._create(vtep)
             if not done:
                 done.append(f"device {vtep.name} made")
             link = await self._link(vtep.name)
@@ -104,12 +117,14 @@ class Kernel:
                 raise Refused(f"device {vtep.name} was removed while it was being made")
         differences = vtep.changeable(_as_link(link))
         if differences:
-            await self._ipr.link(
-                "set", index=link["index"], address=vtep.mac, mtu=vtep.mtu, state="up"
-            )
+            with trying(f"mend device {vtep.name} ({', '.join(differences)})"):
+                await self._ipr.link(
+                    "set", index=link["index"], address=vtep.mac, mtu=vtep.mtu, state="up"
+                )
             done.append(f"device {vtep.name}: {', '.join(differences)}")
         done += self._ensure_offload(vtep, checksum)
-        done += await self._ensure_addresses(vtep, link["index"])
+        with trying(f"set the addresses of device {vtep.name}"):
+            done += await self._ensure_addresses(vtep, link["index"])
         self.devices[vtep.name] = link["index"]
         return done
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cni_vxlan_overlay.agent.kernel import Kernel, Refused, is_vxlan
+from cni_vxlan_overlay.agent.kernel import Kernel, Refused, is_vxlan, trying
 from cni_vxlan_overlay.agent.mirror import Mirror
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.fabric import Fabric, Ground, add_peer
@@ -174,7 +174,7 @@ class Reconciler:
             failures = await self._apply(wanted)
         except (NetlinkError, OSError, CniError, Refused, TimeoutError) as error:
             self._read = True
-            self._report([f"{error}"])
+            self._report([f"{error}" or "the kernel did not answer in time"])
             return False
         self._report(failures)
         if not failures and wanted is self.wanted:
@@ -185,7 +185,8 @@ class Reconciler:
         """Begin a new mirror by dumps, with what happens while they are made."""
         self._meanwhile = []
         try:
-            mirror = Mirror(await self._kernel.read())
+            with trying(f"read what is in {' and '.join(self._kernel.devices) or 'no device'}"):
+                mirror = Mirror(await self._kernel.read())
             for message in self._meanwhile:
                 mirror.take(message, self._kernel, wanted)
         finally:
@@ -213,7 +214,9 @@ class Reconciler:
                 log.info("%s", what)
             if had and done:
                 self._drift("address" if done[0].startswith("addresses") else "device", 1)
-        for name in await self._kernel.remove_devices([v.name for v in vteps], AGENT):
+        with trying("remove devices of ours that are not used any more"):
+            removed = await self._kernel.remove_devices([v.name for v in vteps], AGENT)
+        for name in removed:
             log.info("device %s removed: it is not used any more", name)
 
     async def _apply(self, wanted: Fabric) -> list[str]:
