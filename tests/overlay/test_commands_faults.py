@@ -14,6 +14,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -221,6 +222,42 @@ def test_a_device_that_is_another(pair: Pair) -> None:
     reasons = _reasons(pair)
     assert "device adder.1 lacks its address 10.244.1.0/32" in reasons["10.244.2.0"]
     assert "device adder6.1 has VNI 2 instead of 1" in reasons["fd00:10:244:2::"]
+
+
+def _make(pair: Pair, mac: str, *words: str, local: str = "192.168.50.1") -> str:
+    """Make adder.1 anew with other parameters; what `status` says of it."""
+    node = pair.one.node
+    node.run("ip", "link", "delete", "adder.1")
+    node.run("ip", "link", "add", "adder.1", "address", mac, "mtu", "1430", "type", "vxlan", "id",
+             "1", "dstport", "8472", "local", local, *words)  # fmt: skip
+    node.run("ip", "link", "set", "adder.1", "up")
+    node.run("ip", "address", "add", "10.244.1.0/32", "dev", "adder.1")
+    problem: str = pair.status()[1]["devices"][0]["problem"]
+    return problem
+
+
+def test_a_device_that_was_made_otherwise(pair: Pair) -> None:
+    """With the agent's name, MAC, VNI and port; of what there is to see it has all."""
+    pair.one.stop()
+    mac = next(d["mac"] for d in pair.status()[1]["devices"] if d["name"] == "adder.1")
+    make = partial(_make, pair, mac)
+    assert make("dev", "eth0", "nolearning") == ""
+    other = "has local address 192.168.50.111 instead of 192.168.50.1"
+    assert make("dev", "eth0", "nolearning", local="192.168.50.111") == other
+    assert make("dev", "lo", "nolearning") == "has underlay lo instead of eth0"
+    assert make("nolearning") == "has underlay none instead of eth0"
+    assert make("dev", "eth0") == "has learning on instead of off"
+    assert make("dev", "eth0", "nolearning", "gbp") == "has group policy on instead of off"
+    document = pair.one.peers()
+    document["conf"]["checksum"] = "off"
+    pair.one.node.write(PEERS_FILE, json.dumps(document))
+    other = "has tx checksum offload on instead of off"
+    assert make("dev", "eth0", "nolearning") == other
+    # An agent of an earlier version did not write all of it down.
+    del document["underlay"]
+    document["conf"]["checksum"] = "auto"
+    pair.one.node.write(PEERS_FILE, json.dumps(document))
+    assert make("dev", "lo", "nolearning", local="192.168.50.111") == ""
 
 
 def test_another_state_file(cluster: Cluster, tmp_path: pathlib.Path) -> None:

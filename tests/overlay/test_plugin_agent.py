@@ -25,7 +25,8 @@ MAC, PEER_MAC = vtep_mac(1, underlay_address(1)), vtep_mac(1, underlay_address(2
 
 def make_device(host: Host, *options: str) -> None:
     """The agent's device, addresses, and what one peer takes."""
-    kind = ["id", "1", "dstport", "8472", "nolearning"]
+    kind = ["local", underlay_address(1), "dev", "eth0", "id", "1", "dstport", "8472"]
+    kind.append("nolearning")
     for option in options:
         if option in ("learning", "gbp"):
             kind = [word for word in kind if word != f"no{option}"] + [option]
@@ -33,8 +34,7 @@ def make_device(host: Host, *options: str) -> None:
             key, value = option.split("=")
             kind[kind.index(key) + 1] = value
     host.run(
-        *("ip", "link", "add", "adder.1", "mtu", "1450", "address", MAC, "type", "vxlan"),
-        *("local", underlay_address(1), "dev", "eth0", *kind),
+        *("ip", "link", "add", "adder.1", "mtu", "1450", "address", MAC, "type", "vxlan", *kind),
     )
     host.run("ip", "link", "set", "adder.1", "addrgenmode", "none")
     host.run("ip", "link", "set", "adder.1", "up")
@@ -57,7 +57,8 @@ def peers_document() -> dict[str, Any]:
     """What vxlan-overlayd writes for the plugin, as far as the plugin reads it."""
     return {
         "devices": {"adder.1": MAC},
-        "conf": {"vni": 1, "port": 8472, "learning": False, "gbp": False},
+        "conf": {"vni": 1, "port": 8472, "learning": False, "gbp": False, "checksum": "on"},
+        "underlay": {"interface": "eth0", "local": {"adder.1": underlay_address(1)}},
         "fabric": {
             "forwarding": [["adder.1", PEER_MAC, underlay_address(2)]],
             "neighbours": [["adder.1", "10.244.2.0", PEER_MAC]],
@@ -319,6 +320,15 @@ MADE_OTHERWISE: dict[str, tuple[Act, tuple[str, ...]]] = {
     "port": (again("dstport=4789"), ("adder.1", "port", "4789")),
     "learning": (again("learning"), ("adder.1", "learning")),
     "group policy": (again("gbp"), ("adder.1", "gbp")),
+    "local address": (
+        again(f"local={underlay_address(111)}"),
+        ("adder.1", "local address", underlay_address(111), underlay_address(1)),
+    ),
+    "underlay": (again("dev=lo"), ("adder.1", "underlay lo instead of eth0")),
+    "checksum offload": (
+        on_host("ethtool", "-K", "adder.1", "tx", "off"),
+        ("adder.1", "checksum offload off instead of on"),
+    ),
 }
 
 
@@ -389,6 +399,19 @@ def test_check_misses_what_the_device_was_made_with(host: Host, agent: Lone, nam
     agent.call("STATUS", dict(AGENT)).failed(51, *culprits)
 
 
+def test_what_an_earlier_agent_did_not_write(host: Host, agent: Lone) -> None:
+    """Its file has neither underlay nor checksum offload: nothing is said of them."""
+    netns = host.netns()
+    result = agent.call("ADD", dict(AGENT), netns).result()
+    document = peers_document()
+    del document["underlay"], document["conf"]["checksum"]
+    PEERS_FILE.write_text(json.dumps(document))
+    again(f"local={underlay_address(111)}")(host, agent, netns)
+    host.run("ethtool", "-K", "adder.1", "tx", "off")
+    agent.call("CHECK", {**AGENT, "prevResult": result}, netns).succeeded()
+    agent.call("STATUS", dict(AGENT)).succeeded()
+
+
 def test_check_does_not_miss_what_is_not_ours(host: Host, agent: Lone) -> None:
     """Others may have routes, neighbours, entries, addresses, tables, ports and settings."""
     netns = host.netns()
@@ -430,6 +453,8 @@ def test_flanneld_says_nothing_of_its_device(host: Host, lone: Lone) -> None:
         '{"fabric": 7}',
         '{"fabric": {"routes": [["a"]], "neighbours": [], "forwarding": []}}',
         '{"fabric": {"routes": [], "neighbours": [], "forwarding": []}, "devices": []}',
+        '{"fabric": {"routes": [], "neighbours": [], "forwarding": []}, "underlay": 1}',
+        '{"fabric": {"routes": [], "neighbours": [], "forwarding": []}, "underlay": {"local": 1}}',
     ],
 )
 def test_peers_file_that_is_none(host: Host, agent: Lone, content: str) -> None:

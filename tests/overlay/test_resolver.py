@@ -59,6 +59,20 @@ def test_by_difference_as_from_the_start(seed: int) -> None:
     assert 20 < without_conflict < 280, "both ways are to be tried"
 
 
+def test_whose_the_conflict_is() -> None:
+    """Only where this node itself has what an older one claims, it has to get another."""
+    own = node(1, 1, 1, "10.0.1.0/24", age=9)
+    first = node(10, 10, 10, "10.0.10.0/24", age=1)
+    second = node(2, 2, 2, "10.0.10.0/24", age=2)
+    third = node(3, 3, 3, "10.0.1.0/24", age=3)
+    _, problems = resolve([first, second, third], own)
+    assert problems == {
+        "uid-2": "pod CIDR 10.0.10.0/24 overlaps with that of node-10",
+        "uid-3": "pod CIDR 10.0.1.0/24 overlaps with that of node-1; it is older than this node, "
+        "which has to get another",
+    }
+
+
 def test_what_is_wanted_follows_the_peers(host: Host) -> None:
     """Peers that come, go, change, and take what another had; another device for all of them."""
     draw = random.Random(1)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import libcni.netlink.tables.kinds  # noqa: F401  (registers the attributes of VXLAN devices)
+from cni_vxlan_overlay import offload
 from cni_vxlan_overlay.fabric import Fabric
+from libcni.inet import ntop
 from libcni.netlink.link import find_link
 from libcni.netlink.socket import Socket
 from libcni.types.errors import DECODING_FAILURE, CniError
@@ -56,20 +58,14 @@ def problem(lease: Lease) -> Problem | None:
         return Problem(error.msg, _HINT)
     if document is None:
         return None
-    macs, conf = document.get("devices", {}), document.get("conf", {})
-    for link in links:
-        found = _found(link)
-        wanted_here = {what: conf.get(what) for what in found}
-        wanted_here["MAC"] = macs.get(link.name)
-        for what, value in wanted_here.items():
-            if value is not None and found[what] != value:
-                return Problem(
-                    f"device {link.name} has {what} {found[what]} instead of {value}", _HINT
-                )
     wanted = Fabric(*[map(tuple, document["fabric"][kind]) for kind in Fabric.__slots__])
     from cni_vxlan_overlay.embedded import check_addresses, check_fabric
 
     try:
+        for link in links:
+            difference = _difference(sock, link, document)
+            if difference:
+                return Problem(f"device {link.name} has {difference}", _HINT)
         check_addresses(sock, devices, lease.subnets)
         check_fabric(sock, wanted, devices, lease.networks)
     except CniError as error:
@@ -77,15 +73,32 @@ def problem(lease: Lease) -> Problem | None:
     return None
 
 
-def _found(link: Link) -> dict[str, Any]:
-    """What a device has, by the names that the agent's configuration has for it."""
-    return {
-        "MAC": link.mac,
-        "vni": link.info.get("IFLA_VXLAN_ID"),
-        "port": link.info.get("IFLA_VXLAN_PORT"),
-        "learning": bool(link.info.get("IFLA_VXLAN_LEARNING")),
-        "gbp": "IFLA_VXLAN_GBP" in link.info,
+def _difference(sock: Socket, link: Link, document: dict[str, Any]) -> str:
+    """How a device differs from what the agent wrote down: "vni 2 instead of 1"; "" if not.
+
+    What it did not write (one of an earlier version) is not compared.
+    """
+    conf, underlay = document.get("conf", {}), document.get("underlay", {})
+    info = link.info
+    local = info.get("IFLA_VXLAN_LOCAL") or info.get("IFLA_VXLAN_LOCAL6")
+    index = info.get("IFLA_VXLAN_LINK")
+    carrier = find_link(sock, index=index) if index else None
+    compared = {
+        "vni": (info.get("IFLA_VXLAN_ID"), conf.get("vni")),
+        "port": (info.get("IFLA_VXLAN_PORT"), conf.get("port")),
+        "learning": (bool(info.get("IFLA_VXLAN_LEARNING")), conf.get("learning")),
+        "gbp": ("IFLA_VXLAN_GBP" in info, conf.get("gbp")),
+        "MAC": (link.mac, document.get("devices", {}).get(link.name)),
+        "local address": (
+            ntop(local) if local else "none",
+            underlay.get("local", {}).get(link.name),
+        ),
+        "underlay": (carrier.name if carrier else "none", underlay.get("interface")),
     }
+    for what, (found, wanted) in compared.items():
+        if wanted is not None and found != wanted:
+            return f"{what} {found} instead of {wanted}"
+    return offload.difference(link.name, conf.get("checksum", "auto"))
 
 
 def _load(path: str) -> dict[str, Any] | None:
@@ -112,7 +125,8 @@ def _is_whole(document: Any) -> bool:
         return False
     fabric = document.get("fabric")
     return (
-        all(isinstance(document.get(key, {}), dict) for key in ("devices", "conf"))
+        all(isinstance(document.get(key, {}), dict) for key in ("devices", "conf", "underlay"))
+        and isinstance(document.get("underlay", {}).get("local", {}), dict)
         and isinstance(fabric, dict)
         and all(isinstance(fabric.get(kind), list) for kind in Fabric.__slots__)
         and all(

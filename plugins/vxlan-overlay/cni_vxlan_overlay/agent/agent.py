@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between complete readings of the kernel.
 _REREAD = 600.0
+#: Seconds between attempts to begin with what an earlier run knew.
+_BEGIN = 1.0
 #: Seconds between looks at the traffic rules and the subnet file.
 _LOOK = 5.0
 #: Seconds for which changes of the peers file are gathered.
@@ -76,6 +78,8 @@ class Agent:
         self._members.changed = self._reconcile
         self._members.noted = self._unsaved.set
         self._rules_failure = self._save_failure = ""
+        #: Why what an earlier run knew is of no use yet.
+        self._obstacle = ""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -83,13 +87,14 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
-        self._recall()
+        self._load()
         loops = (
             self._reconciler.run(),
             self._reconciler.follow(),
             self._members.follow(),
             self._members.keep_lease(),
             self._members.tell_ready(),
+            self._recall(),
             self._underlay.follow(),
             self._look_after(),
             self._save(),
@@ -121,24 +126,42 @@ class Agent:
 
     # -- this node's part -----------------------------------------------------------------------
 
-    def _recall(self) -> None:
+    def _load(self) -> None:
         """Begin with what an earlier run knew, so that a store that is away does no harm."""
         memory = self._memory
         if not memory.load() or memory.own is None:
             return
         self._members.before = memory.own
         self._members.directory.recall(memory.nodes)
+        self._casting.hints = memory.hints
+        self._obstacle = self._begin()
+
+    def _begin(self) -> str:
+        """Take the part that an earlier run had; why that cannot be now, "" when it is done."""
+        memory, own = self._memory, self._members.before
+        if own is None or self.part is not None:
+            return ""
         try:
             conf = parse_conf(memory.conf)
             underlay = self._casting.underlay(conf)
         except (NoUnderlay, CniError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("cannot begin with what is known from before: %s", error)
-            return
-        if not self._casting.is_at(memory.own, underlay):
-            log.warning("this node had another address before: waiting for the store")
-            return
-        self._take_part(conf, underlay, memory.own)
-        log.info("beginning with %s known from before", count(len(memory.nodes), "peer"))
+            obstacle = f"cannot begin with what is known from before: {error}"
+        else:
+            if self._casting.is_at(own, conf, underlay):
+                self._take_part(conf, underlay, own)
+                peers = count(len(memory.nodes), "peer")
+                log.info("beginning with %s known from before", peers)
+                return ""
+            obstacle = "this node had another address before: waiting for the store"
+        if obstacle != self._obstacle:
+            log.warning("%s", obstacle)
+        return obstacle
+
+    async def _recall(self) -> None:
+        """Begin as soon as the underlay is there, unless the store was faster; for ever."""
+        while True:
+            await asyncio.sleep(_BEGIN)
+            self._obstacle = self._begin()
 
     def _take_part(self, conf: NetConf, underlay: Underlay, own: Node) -> None:
         """This is the network, this carries it, and this is who we are in it."""
@@ -183,8 +206,10 @@ class Agent:
     def _finished(self, ok: bool, seconds: float) -> None:
         self.metrics.reconciled("ok" if ok else "failed", seconds)
         self.health.beat()
+        failure = "" if ok else "; ".join(self._reconciler.failures)
+        self.health.passed(failure)
         if not ok and not self.health.ready:
-            self.health.reason = "; ".join(self._reconciler.failures)
+            self.health.reason = failure
 
     async def _reread(self) -> None:
         """Now and then the kernel is read completely, whatever its events said."""
@@ -257,6 +282,7 @@ class Agent:
             return
         memory.own = part.own
         memory.nodes = dict(members.directory.nodes)
+        memory.hints = self._casting.hints
         try:
             memory.save(
                 {
@@ -266,6 +292,10 @@ class Agent:
                     "source": members.store.source,
                     "revision": members.directory.revision,
                     "devices": {vtep.name: vtep.mac for vtep in part.vteps},
+                    "underlay": {
+                        "interface": part.underlay.name,
+                        "local": {vtep.name: vtep.local for vtep in part.vteps},
+                    },
                     "mtu": part.lease.mtu,
                     "fabric": fabric_document(self._reconciler.wanted),
                 },

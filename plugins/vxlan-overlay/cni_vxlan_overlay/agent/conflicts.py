@@ -14,39 +14,40 @@ class Claims:
     """Who has which public address, VTEP MAC and pods. Prefixes in it never overlap."""
 
     def __init__(self) -> None:
-        self._addresses: dict[str, str] = {}
+        self._addresses: dict[str, Node] = {}
         #: By underlay family (each has its own device) and MAC: machines that were cloned.
-        self._macs: dict[tuple[bool, str], str] = {}
+        self._macs: dict[tuple[bool, str], Node] = {}
         #: By length of the address in bytes: first addresses, ascending, and (last, owner).
         self._starts: dict[int, list[int]] = {4: [], 16: []}
-        self._ends: dict[int, list[tuple[int, str]]] = {4: [], 16: []}
+        self._ends: dict[int, list[tuple[int, Node]]] = {4: [], 16: []}
 
-    def conflict(self, node: Node) -> str:
-        """Why a node cannot have what it claims, in words; "" if it can."""
+    def conflict(self, node: Node) -> tuple[str, Node] | None:
+        """Why a node cannot have what it claims, in words, and who has it; None if it can."""
         for endpoint in node.peer.endpoints:
             owner = self._addresses.get(endpoint.public_ip)
             if owner is not None:
-                return f"public address {endpoint.public_ip} is that of {owner} already"
+                words = f"public address {endpoint.public_ip} is that of {owner.name} already"
+                return words, owner
             owner = self._macs.get((endpoint.is_ipv6, endpoint.mac))
             if owner is not None:
-                return f"VTEP MAC {endpoint.mac} is that of {owner} already"
+                return f"VTEP MAC {endpoint.mac} is that of {owner.name} already", owner
         for subnet in node.peer.subnets:
             owner = self._owner(subnet)
             if owner is not None:
-                return f"pod CIDR {subnet.text()} overlaps with that of {owner}"
-        return ""
+                return f"pod CIDR {subnet.text()} overlaps with that of {owner.name}", owner
+        return None
 
     def take(self, node: Node) -> None:
         """Let a node without conflict have what it claims."""
         for endpoint in node.peer.endpoints:
-            self._addresses[endpoint.public_ip] = node.name
-            self._macs[endpoint.is_ipv6, endpoint.mac] = node.name
+            self._addresses[endpoint.public_ip] = node
+            self._macs[endpoint.is_ipv6, endpoint.mac] = node
         for subnet in node.peer.subnets:
             first, last = _bounds(subnet)
             size = len(subnet.packed)
             place = bisect.bisect_left(self._starts[size], first)
             self._starts[size].insert(place, first)
-            self._ends[size].insert(place, (last, node.name))
+            self._ends[size].insert(place, (last, node))
 
     def release(self, node: Node) -> None:
         """Take back what was given to a node by `take`."""
@@ -60,7 +61,7 @@ class Claims:
             del self._starts[size][place]
             del self._ends[size][place]
 
-    def _owner(self, subnet: Prefix) -> str | None:
+    def _owner(self, subnet: Prefix) -> Node | None:
         first, last = _bounds(subnet)
         starts, ends = self._starts[len(subnet.packed)], self._ends[len(subnet.packed)]
         # Those that begin at or before our last address: the last of them reaches furthest.
@@ -138,9 +139,10 @@ def _resolve(
     for node in sorted(nodes, key=lambda node: (node.age, node.uid)):
         if own is not None and node.uid == own.uid:
             continue
-        problem = claims.conflict(node)
-        if problem:
-            if own is not None and own.name in problem and _is_older(node, own):
+        conflict = claims.conflict(node)
+        if conflict is not None:
+            problem, owner = conflict
+            if owner is own and _is_older(node, own):
                 problem += "; it is older than this node, which has to get another"
             problems[node.uid] = problem
             continue

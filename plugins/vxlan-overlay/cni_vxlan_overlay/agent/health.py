@@ -2,7 +2,8 @@
 """What the agent says of itself over HTTP: /healthz, /readyz and /metrics.
 
 Alive is who reconciles; a store that is away makes no agent sick, as restarting it would not
-bring the store back. Ready is who has its subnet and the whole data path once.
+bring the store back. Ready is who has its subnet and has had the whole data path, unless it has
+not been able to keep it for a while.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from cni_vxlan_overlay.agent.metrics import Metrics
 
 #: Seconds without a sign of life after which the agent is not alive.
 PATIENCE = 60.0
+#: Seconds for which reconciliation may fail before the node is not ready any more: a device that
+#: somebody removed is back long before.
+FAILING = 30.0
 #: Seconds that a client may take for its question.
 _CLIENT_TIMEOUT = 5.0
 
@@ -31,6 +35,14 @@ class Health:
         self.reason = "starting"
         self.degraded = ""
         self._beaten = time.monotonic()
+        #: What the last passes failed by, and since when; "" when the last did not.
+        self._failure, self._failing_since = "", 0.0
+
+    def passed(self, failure: str = "") -> None:
+        """A pass of the reconciler ended: "" when all is in the kernel, else what is not."""
+        if failure and not self._failure:
+            self._failing_since = time.monotonic()
+        self._failure = failure
 
     def beat(self) -> None:
         """Give a sign of life."""
@@ -52,6 +64,9 @@ class Health:
         """HTTP status and words: can pods be attached?"""
         if not self.ready:
             return HTTPStatus.SERVICE_UNAVAILABLE, self.reason or "not ready"
+        failure, seconds = self._failure, time.monotonic() - self._failing_since
+        if failure and seconds > FAILING:
+            return HTTPStatus.SERVICE_UNAVAILABLE, f"for {seconds:.0f} s: {failure}"
         return HTTPStatus.OK, f"ok; {self.degraded}" if self.degraded else "ok"
 
 

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -49,6 +49,15 @@ GROUPS = (
 )
 
 
+@contextlib.contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Have the kernel's errors say what was tried: it says no more than "No such device"."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise Refused(f"cannot {what}: {error.args[1]}") from error
+
+
 class Refused(Exception):
     """The kernel, or what is in it, does not let the overlay be; the text says what to mend."""
 
@@ -78,7 +87,8 @@ class Kernel:
 
         Returns what had to be done, in words; empty when it was as it shall be. What cannot be
         changed makes it be made anew, and only that. Raises Refused for a device of the name
-        that is not ours, or another with its VNI and port; NetlinkError.
+        that is not ours, or another with its VNI and port, and for what the kernel does not do;
+        NetlinkError.
         """
         done = []
         link = await self._link(vtep.name)
@@ -91,12 +101,15 @@ class Kernel:
                 )
             differences = vtep.unchangeable(_as_link(link))
             if differences:
-                await self._ipr.link("del", index=link["index"])
+                with trying(f"remove device {vtep.name}"):
+                    await self._ipr.link("del", index=link["index"])
                 done.append(f"device {vtep.name} made anew: {', '.join(differences)}")
                 link = None
         if link is None:
             done += await self._remove_renamed(vtep)
-            await self._create(vtep)
+            where = f"interface {vtep.link} with the address {vtep.local}"
+            with trying(f"make device {vtep.name} over {where}"):
+                await self._create(vtep)
             if not done:
                 done.append(f"device {vtep.name} made")
             link = await self._link(vtep.name)
@@ -104,12 +117,14 @@ class Kernel:
                 raise Refused(f"device {vtep.name} was removed while it was being made")
         differences = vtep.changeable(_as_link(link))
         if differences:
-            await self._ipr.link(
-                "set", index=link["index"], address=vtep.mac, mtu=vtep.mtu, state="up"
-            )
+            with trying(f"mend device {vtep.name} ({', '.join(differences)})"):
+                await self._ipr.link(
+                    "set", index=link["index"], address=vtep.mac, mtu=vtep.mtu, state="up"
+                )
             done.append(f"device {vtep.name}: {', '.join(differences)}")
         done += self._ensure_offload(vtep, checksum)
-        done += await self._ensure_addresses(vtep, link["index"])
+        with trying(f"set the addresses of device {vtep.name}"):
+            done += await self._ensure_addresses(vtep, link["index"])
         self.devices[vtep.name] = link["index"]
         return done
 
@@ -126,6 +141,16 @@ class Kernel:
         """A link with its `index` and what `Vtep` compares by; None if there is none."""
         link = await self._link(name)
         return None if link is None else _as_link(link)
+
+    async def link_name(self, index: int) -> str:
+        """Name of the link with this index; "none" if there is none."""
+        try:
+            found = await self._ipr.link("get", index=index)
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL):
+                return "none"
+            raise
+        return str(found[0].get("IFLA_IFNAME")) if found else "none"
 
     async def _create(self, vtep: Vtep) -> None:
         arguments: dict[str, Any] = {
@@ -146,6 +171,8 @@ class Kernel:
             arguments["vxlan_local"] = vtep.local
         if vtep.gbp:
             arguments["vxlan_gbp"] = True
+        if await self._is_port_taken(vtep):
+            raise Refused(f"cannot make {vtep.name}: another program has UDP port {vtep.port}")
         try:
             await self._ipr.link("add", **arguments)
             await self._ipr.link("set", ifname=vtep.name, ifalias=vtep.alias)
@@ -176,6 +203,25 @@ class Kernel:
                     f"{vtep.port}; {hint}"
                 )
         return f"cannot make {vtep.name}: another program has UDP port {vtep.port}"
+
+    async def _is_port_taken(self, vtep: Vtep) -> bool:
+        """True if a program has the UDP port, so that a device would be made for nothing.
+
+        VXLAN devices share a port.
+        """
+        family = socket.AF_INET6 if vtep.is_ipv6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as handle:
+            if vtep.is_ipv6:
+                handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                handle.bind(("", vtep.port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return False  # the kernel's own socket may have it all the same
+            else:
+                return False
+        links = [link async for link in await self._ipr.link("dump", kind="vxlan")]
+        return all(_as_link(link).info.get("IFLA_VXLAN_PORT") != vtep.port for link in links)
 
     async def _is_ours(self, vtep: Vtep) -> bool:
         link = await self._link(vtep.name)
@@ -247,6 +293,14 @@ class Kernel:
                 removed.append(name)
                 self.devices.pop(name, None)
         return removed
+
+    async def owners(self) -> set[str]:
+        """Whose VXLAN devices there are of ours: AGENT, and names of networks without one."""
+        aliases = [
+            str(link.get("IFLA_IFALIAS") or "")
+            async for link in await self._ipr.link("dump", kind="vxlan")
+        ]
+        return {alias.removeprefix(MARK) for alias in aliases if alias.startswith(MARK)}
 
     # -- what is there ---------------------------------------------------------------------
 
@@ -413,6 +467,12 @@ def neighbour_of(message: Any, names: dict[int, str]) -> tuple[str, str, str] | 
     if name is None or message["family"] == _AF_BRIDGE or not message["state"] & _PERMANENT:
         return None
     return (name, ntop(pton(address)), str(mac)) if address and mac else None
+
+
+def is_vxlan(message: Any) -> bool:
+    """True for a link's message if that is a VXLAN device."""
+    info = message.get("IFLA_LINKINFO")
+    return bool(info) and info.get("IFLA_INFO_KIND") == "vxlan"
 
 
 class _Link:

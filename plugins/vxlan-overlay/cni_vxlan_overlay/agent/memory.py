@@ -8,6 +8,7 @@ with `self` and `peers` when the store is away; `status` and `check` show all of
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import logging
@@ -17,6 +18,7 @@ import time
 from typing import Any
 
 from cni_vxlan_overlay.agent.model import Backend, NetConf, Node
+from cni_vxlan_overlay.agent.store import Hints
 from cni_vxlan_overlay.fabric import Fabric
 from cni_vxlan_overlay.peers import Endpoint, Peer
 from libcni.fs import write_atomic
@@ -76,6 +78,18 @@ def parse_conf(document: dict[str, Any]) -> NetConf:
     return NetConf(networks, backend=Backend(**values))
 
 
+def hints_document(hints: Hints) -> dict[str, Any]:
+    """What the store knows of this node's addresses, as in the file."""
+    return dataclasses.asdict(hints)
+
+
+def parse_hints(document: Any) -> Hints:
+    """The inverse. Raises KeyError, TypeError or ValueError for anything else."""
+    internal = [str(text) for text in document["internal_ips"]]
+    names = ("api_server", "public_ip", "public_ipv6")
+    return Hints(tuple(internal), *[str(document[name]) for name in names])
+
+
 def fabric_document(fabric: Fabric) -> dict[str, list[tuple[str, ...]]]:
     """A fabric, as in the file: sorted lists."""
     return {kind: sorted(getattr(fabric, kind)) for kind in Fabric.__slots__}
@@ -129,7 +143,10 @@ def is_locked(path: str) -> bool:
 
 
 class Memory:
-    """The file. since: when each peer was first seen (Unix seconds), by uid."""
+    """The file. since: when each peer was first seen (Unix seconds), by uid.
+
+    hints: what the store last said of this node's addresses, by which its underlay was found.
+    """
 
     def __init__(self, path: str = DEFAULT_FILE) -> None:
         self.path = path
@@ -137,6 +154,7 @@ class Memory:
         self.nodes: dict[str, Node] = {}
         self.since: dict[str, float] = {}
         self.conf: dict[str, Any] = {}
+        self.hints = Hints()
         #: Each peer as last written, by uid: (node, problem, text). Of thousands, few change.
         self._texts: dict[str, tuple[Node, str, str]] = {}
 
@@ -151,6 +169,8 @@ class Memory:
                 nodes[node.uid] = node
                 self.since[node.uid] = float(entry.get("since", 0)) or time.time()
             self.conf = dict(document["conf"])
+            if "hints" in document:  # not in a file of an earlier version
+                self.hints = parse_hints(document["hints"])
         except FileNotFoundError:
             return False
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -172,7 +192,13 @@ class Memory:
             for uid, node in sorted(self.nodes.items(), key=lambda item: item[1].name)
             if uid != self.own.uid
         }
-        rest = {"written": now, "self": node_document(self.own), "conf": self.conf, **document}
+        rest = {
+            "written": now,
+            "self": node_document(self.own),
+            "conf": self.conf,
+            "hints": hints_document(self.hints),
+            **document,
+        }
         peers = ", ".join(text for _, _, text in self._texts.values())
         whole = f'{json.dumps(rest)[:-1]}, "peers": [{peers}]}}'
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from cni_vxlan_overlay import offload
 from cni_vxlan_overlay.agent.kernel import Kernel
 from cni_vxlan_overlay.agent.memory import is_locked, parse_node
 from cni_vxlan_overlay.agent.model import Node
 from cni_vxlan_overlay.fabric import Fabric
-from libcni.inet import Prefix
+from libcni.inet import Prefix, ntop
+from libcni.types.errors import CniError
 
 
 class NoState(Exception):
@@ -160,7 +162,7 @@ async def _compare(document: Any, kernel: Kernel, is_running: bool) -> NodeState
     own = parse_node(document["self"])
     devices = []
     for name, mac in document["devices"].items():
-        device = await _device(kernel, name, mac, document["mtu"], conf)
+        device = await _device(kernel, name, mac, document)
         if not device.problem:
             device = await _addressed(kernel, device, own, list(document["devices"]))
         devices.append(device)
@@ -186,7 +188,8 @@ async def _compare(document: Any, kernel: Kernel, is_running: bool) -> NodeState
     )
 
 
-async def _device(kernel: Kernel, name: str, mac: str, mtu: int, conf: Any) -> Device:
+async def _device(kernel: Kernel, name: str, mac: str, document: Any) -> Device:
+    conf, mtu = document["conf"], document["mtu"]
     link = await kernel.find_link(name)
     if link is None:
         return Device(name, conf["vni"], conf["port"], 0, "", False, "is missing")
@@ -201,7 +204,43 @@ async def _device(kernel: Kernel, name: str, mac: str, mtu: int, conf: Any) -> D
         f"has MTU {link.mtu} instead of {mtu}": link.mtu != mtu,
     }
     problem = next((words for words, is_so in found.items() if is_so), "")
+    if not problem:
+        problem = await _made_otherwise(kernel, name, link, document)
     return Device(name, vni, port, link.mtu, link.mac, link.is_up, problem)
+
+
+async def _made_otherwise(kernel: Kernel, name: str, link: Any, document: Any) -> str:
+    """How a device is not as the agent makes it, in what nobody sees from outside; "" if it is.
+
+    What the agent did not write down (one of an earlier version) is not compared.
+    """
+    conf, underlay, info = document["conf"], document.get("underlay", {}), link.info
+    local = info.get("IFLA_VXLAN_LOCAL") or info.get("IFLA_VXLAN_LOCAL6")
+    carrier = info.get("IFLA_VXLAN_LINK")
+    compared = {
+        "local address": (
+            ntop(local) if local else "none",
+            underlay.get("local", {}).get(name),
+        ),
+        "underlay": (
+            await kernel.link_name(carrier) if carrier else "none",
+            underlay.get("interface"),
+        ),
+        "learning": (_sign(info.get("IFLA_VXLAN_LEARNING")), _sign(conf["learning"])),
+        "group policy": (_sign("IFLA_VXLAN_GBP" in info), _sign(conf["gbp"])),
+    }
+    for what, (found, wanted) in compared.items():
+        if wanted is not None and found != wanted:
+            return f"has {what} {found} instead of {wanted}"
+    try:
+        difference = offload.difference(name, conf["checksum"])
+    except CniError as error:
+        return error.msg
+    return f"has {difference}" if difference else ""
+
+
+def _sign(value: Any) -> str:
+    return "on" if value else "off"
 
 
 async def _addressed(kernel: Kernel, device: Device, own: Node, names: list[str]) -> Device:

@@ -13,7 +13,7 @@ from cni_vxlan_overlay.agent.store import Hints
 from cni_vxlan_overlay.agent.traffic import TrafficRules
 from cni_vxlan_overlay.fabric import Ground
 from cni_vxlan_overlay.lease import Lease
-from cni_vxlan_overlay.peers import Endpoint
+from cni_vxlan_overlay.peers import Endpoint, vtep_mac
 from cni_vxlan_overlay.underlay import Underlay
 from cni_vxlan_overlay.vtep import AGENT, Vtep, vteps_of
 from libcni.inet import Prefix
@@ -88,11 +88,18 @@ class Casting:
         lease.peers_file = peers_file
         return Part(conf, underlay, own, vteps, lease)
 
-    def is_at(self, node: Node, underlay: Underlay) -> bool:
-        """True if `node` was published with an address that this node has now."""
-        known = {endpoint.public_ip for endpoint in node.peer.endpoints}
-        now = {*underlay.addresses.values(), *self._given_addresses().values()}
-        return not known.isdisjoint(now)
+    def is_at(self, node: Node, conf: NetConf, underlay: Underlay) -> bool:
+        """True if `node` was published from an address that this node has now.
+
+        The address that others know may be one that the store chose; the MAC is made of the
+        underlay's own. What the store said once is no sign: a copy of this machine has it too.
+        """
+        settings, addresses = self._settings, underlay.addresses.values()
+        now = {*addresses, settings.public_ip, settings.public_ipv6}
+        macs = {vtep_mac(conf.backend.vni, address) for address in addresses}
+        return any(
+            endpoint.public_ip in now or endpoint.mac in macs for endpoint in node.peer.endpoints
+        )
 
     def _given_addresses(self) -> dict[bool, str]:
         """Public addresses that somebody chose, by family (True for IPv6), "" for none."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cni_vxlan_overlay.agent.kernel import Kernel, Refused
+from cni_vxlan_overlay.agent.kernel import Kernel, Refused, is_vxlan, trying
 from cni_vxlan_overlay.agent.logs import count
 from cni_vxlan_overlay.agent.mirror import Mirror
 from cni_vxlan_overlay.agent.model import Node
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds until what failed is tried again: the first time, and at most.
 _RETRY, _RETRY_MOST = 1.0, 60.0
+#: Seconds between passes that cannot make a device: making it is an event of that device too.
+_PAUSE = 0.5
 #: Seconds after which a pass does not go on any more.
 _STUCK = 60.0
 #: What counts as a repair, by kind of object (Metrics.drift).
@@ -67,6 +69,9 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._listening = asyncio.Event()
         self._delay = _RETRY
+        self._retry: asyncio.TimerHandle | None = None
+        #: True while the devices are not known to be as they shall be: others may be in the way.
+        self._lacks_devices = False
         #: When the pass that goes on now began; 0 between passes.
         self._began = 0.0
         self.wanted = Fabric()
@@ -139,11 +144,17 @@ class Reconciler:
             ok = await self.once()
             self._began = 0.0
             self.finished(ok, time.monotonic() - began)
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
             if ok:
                 self._delay = _RETRY
-            else:
-                asyncio.get_running_loop().call_later(self._delay, self.wake, True)
-                self._delay = min(self._delay * 2, _RETRY_MOST)
+                continue
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(self._delay, self.wake, True)
+            self._delay = min(self._delay * 2, _RETRY_MOST)
+            if self._lacks_devices:
+                await asyncio.sleep(_PAUSE)
 
     async def once(self) -> bool:
         """One pass; True when all that was wanted at its start is in the kernel at its end.
@@ -157,12 +168,14 @@ class Reconciler:
         try:
             if self._read:
                 self._read = False
+                self._lacks_devices = True
                 await self._ensure_devices(vteps, checksum)
+                self._lacks_devices = False
                 await self._read_kernel(wanted)
             failures = await self._apply(wanted)
         except (NetlinkError, OSError, CniError, Refused, TimeoutError) as error:
             self._read = True
-            self._report([f"{error}"])
+            self._report([f"{error}" or "the kernel did not answer in time"])
             return False
         self._report(failures)
         if not failures and wanted is self.wanted:
@@ -173,7 +186,8 @@ class Reconciler:
         """Begin a new mirror by dumps, with what happens while they are made."""
         self._meanwhile = []
         try:
-            mirror = Mirror(await self._kernel.read())
+            with trying(f"read what is in {' and '.join(self._kernel.devices) or 'no device'}"):
+                mirror = Mirror(await self._kernel.read())
             for message in self._meanwhile:
                 mirror.take(message, self._kernel, wanted)
         finally:
@@ -201,7 +215,9 @@ class Reconciler:
                 log.info("%s", what)
             if had and done:
                 self._drift("address" if done[0].startswith("addresses") else "device", 1)
-        for name in await self._kernel.remove_devices([v.name for v in vteps], AGENT):
+        with trying("remove devices of ours that are not used any more"):
+            removed = await self._kernel.remove_devices([v.name for v in vteps], AGENT)
+        for name in removed:
             log.info("device %s removed: it is not used any more", name)
 
     async def _apply(self, wanted: Fabric) -> list[str]:
@@ -284,6 +300,8 @@ class Reconciler:
             if index in self._kernel.devices.values() or name in {v.name for v in self._vteps}:
                 self.wake(read=True)
             else:
+                if self._lacks_devices and is_vxlan(message):
+                    self.wake(read=True)  # it may have been in the way, and is no longer
                 self.link_event(event, index, name)
             return
         if event.endswith("ROUTE"):
