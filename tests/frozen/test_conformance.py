@@ -41,6 +41,6 @@ def test_it_runs_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
     words = ("--only", "add-del", "--only", "delegate-garbage", "--html", str(page))
     done = run(str(BIN / "cni-conformance"), *words, str(BIN / "bridge"), str(BIN / "loopback"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "bridge:         8 hold, 0 required do not" in done.stdout
+    assert "bridge:   8 hold, 0 required do not" in done.stdout
     assert page.read_text().startswith("<!doctype html>")
     assert before == (pathlib.Path("/proc/mounts").read_text(), sorted(os.listdir("/run")))
