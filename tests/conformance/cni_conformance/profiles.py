@@ -28,7 +28,8 @@ class Profile:
     something. volatile: regular expressions of state lines that differ after every ADD and DEL,
     such as the address given last. bookkeeping: the same of lines that nothing depends on, which
     CHECK need not miss: an index, say, without which DEL searches. exhaust: a merge patch for
-    the configuration with room for one attachment, if resources can run out. stateless: nothing
+    the configuration with room for one attachment, if resources can run out. variants: merge
+    patches for further configurations, in which CHECK has to notice as much. stateless: nothing
     outlives the sandbox. creates: an interface is made, so that there must be none of its name
     before. files: what has to be on the host, by path.
     """
@@ -41,6 +42,7 @@ class Profile:
     volatile: tuple[str, ...] = ()
     bookkeeping: tuple[str, ...] = ()
     exhaust: dict[str, Any] | None = None
+    variants: tuple[dict[str, Any], ...] = ()
     stateless: bool = False
     creates: bool = True
     files: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -77,7 +79,9 @@ def load(path: pathlib.Path) -> Profile:
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     document.pop("$schema", None)
-    patterns = {key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping")}
+    patterns = {
+        key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping", "variants")
+    }
     return Profile(**{**document, **patterns})
 
 
