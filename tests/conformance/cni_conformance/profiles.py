@@ -79,10 +79,8 @@ def load(path: pathlib.Path) -> Profile:
     if wrong:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     document.pop("$schema", None)
-    patterns = {
-        key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping", "variants")
-    }
-    return Profile(**{**document, **patterns})
+    lists = {key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping", "variants")}
+    return Profile(**{**document, **lists})
 
 
 def well_known() -> dict[str, Profile]:
