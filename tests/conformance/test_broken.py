@@ -2,28 +2,29 @@
 """Plugins that are broken on purpose, one per case: each is caught, and by its case.
 
 A fault may show in another case as well, if that takes the same step on its way; which of the
-control cases it shows in is in broken/also.json, and compared exactly.
+control cases it shows in is in broken/also.json, and compared exactly. The plugins of
+test_broken_states are for the cases that look at more than one call.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import pathlib
 from typing import Any
 
 import pytest
+import test_broken_states
 from broken import plugin
 from broken.faults import FAULTS, TYPES
 from broken.notation import expect_none
-from cni_conformance import data, profiles, runner
+from cni_conformance import data, mutations, runner
 from cni_conformance.case import Case, discover
+
+from tests.rig import conformance
 
 HERE = pathlib.Path(__file__).parent
 #: Cases that a plugin with another fault should pass.
 CONTROL = ("version-answer", "add-del", "env-unknown-command", "check-after-add")
-#: Modules of cases that are tried on other broken plugins, in tests of their own.
-ELSEWHERE = ("interruption", "check_mutations", "concurrency", "full_disk")
 VECTORS: dict[str, Any] = {
     vector["id"]: vector
     for path in sorted(data.VECTORS.glob("*.json"))
@@ -42,42 +43,37 @@ def _covered() -> list[str]:
 def _type(case: Case) -> str:
     if case.id in TYPES:
         return TYPES[case.id]
-    known = profiles.well_known()
+    known = conformance.known_profiles()
     return next(type for type in ("bridge", "tuning", "host-local") if case.applies(known[type]))
 
 
 def test_every_case_has_a_plugin_that_fails_it() -> None:
-    modules = [importlib.import_module(f"cni_conformance.cases.{name}") for name in _modules()]
-    ids = {case for case in CASES if case not in VECTORS}
-    declared = {
-        case.id for case in CASES.values() if any(_is_of(case, module) for module in modules)
-    }
-    assert ids & declared <= set(FAULTS)
-    assert set(FAULTS) <= ids
+    """One case alone, as the tests here and in test_broken_states show of each plugin."""
+    alone = [cases for cases in test_broken_states.FAULTS.values() if cases]
+    assert all(len(cases) == 1 for cases in alone)
+    elsewhere = {case for cases in alone for case in cases}
+    broken = [*VECTORS, *FAULTS, *elsewhere]
+    assert sorted(broken) == sorted(CASES)
 
 
-def _modules() -> list[str]:
-    folder = pathlib.Path(plugin.__file__).parents[1] / "cni_conformance/cases"
-    names = [path.stem for path in folder.glob("[a-z]*.py")]
-    return [name for name in names if name not in ELSEWHERE]
-
-
-def _is_of(case: Case, module: Any) -> bool:
-    return bool(case.run.__module__ == module.__name__)
+def _control(name: str) -> list[str]:
+    """What a plugin whose fault is in what CHECK notices passes besides: all else it notices."""
+    noticing = [case.id for case in CASES.values() if case.run.__module__ == mutations.__name__]
+    return [*CONTROL, *(noticing if name in noticing else ())]
 
 
 @pytest.mark.parametrize("share", range(6))
 def test_each_is_caught_by_its_case(
     share: int, bin_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    known = profiles.well_known()
+    known = conformance.known_profiles()
     tasks: list[runner.Task] = []
     for name in _covered()[share::6]:
         type = _type(CASES[name])
         steps = VECTORS[name]["steps"] if name in VECTORS else None
         program = plugin.make(tmp_path / name, bin_dir, type, name, steps)
         subject = runner.identify(program, known[type])
-        only = [f"{case}@*" for case in (name, *CONTROL)]
+        only = [f"{case}@*" for case in (name, *_control(name))]
         found = runner.plan([subject], list(CASES.values()), only)
         newest = {task.case.id: task for task in found}
         tasks += newest.values()

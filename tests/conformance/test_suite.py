@@ -35,6 +35,8 @@ from cni_conformance.outcome import Outcome
 from cni_conformance.surroundings import Examined, Surroundings
 from cni_conformance.verdict import Verdict, conforms
 
+from tests.rig import conformance
+
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -483,6 +485,24 @@ def test_the_text_is_not_lost_with_a_full_disk(
     assert cli.main(words) == 2
     shown = capsys.readouterr()
     assert "loopback:" in shown.out and "No space left" in shown.err
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode", [None, 0o644])
+def test_a_host_without_nft_is_not_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+    bin_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+    mode: int | None,
+) -> None:
+    """Absent, or not executable: what needs it does not apply, and says so."""
+    if mode is not None:
+        (tmp_path / "nft").write_text("#!/bin/sh\n")
+        (tmp_path / "nft").chmod(mode)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    verdicts = conformance.run([bin_dir / "bridge"], ["check-rule-removed", "check-link-down"])
+    assert [verdict.status for verdict in verdicts] == ["skip", "pass"]
+    assert verdicts[0].came.startswith("nft cannot be run: ")
 
 
 def test_a_reader_that_goes_away_hears_no_traceback() -> None:

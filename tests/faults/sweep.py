@@ -134,7 +134,7 @@ class Runtime:
         return answer, interrupted
 
 
-def _ignore(section: str, line: str) -> bool:
+def is_incidental(section: str, line: str) -> bool:
     """What host-local gave last is meant to be remembered; the kernel learns by itself."""
     if section == "file":
         return "/last_reserved_ip." in line
@@ -154,7 +154,7 @@ class State:
         return [self._host.snapshot(), *(netns.snapshot() for netns in self._inside)]
 
     def _is_expected(self, section: str, line: str) -> bool:
-        return _ignore(section, line) or self._keeps.fullmatch(line) is not None
+        return is_incidental(section, line) or self._keeps.fullmatch(line) is not None
 
     def assert_same(self, when: str) -> None:
         """Raise AssertionError with what is left behind, or was lost."""

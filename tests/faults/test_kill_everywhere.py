@@ -2,6 +2,8 @@
 """Each plugin ended at its every system call: the repeated DEL or GC leaves nothing.
 
 By default before and after every call that may have an effect; ADDER_EVERY_CALL=1 for every call.
+The first ADD of a host, which makes what containers share, has a new host for each moment and is
+therefore sampled by default.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ from typing import Any
 import pytest
 
 from tests.faults import profiled
+from tests.faults.first import FirstAdd
 from tests.faults.moments import EVERY_CALL
 from tests.faults.sweep import Runtime, State, Sweep
 from tests.rig.conformance import known_profiles
 from tests.rig.host import Host
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+#: Lists that make something for their first container and keep it; of the moments of that ADD,
+#: one in so many.
+FIRST = {"bridge": 5, "vxlan-overlay": 5, "whole": 20}
 BY_NAME = profiled.every_list()
 
 
@@ -39,6 +45,16 @@ def sweeps() -> list[Any]:
     ]
 
 
+def first_sweeps() -> list[Any]:
+    """(list, signal): by default SIGKILL."""
+    return [
+        pytest.param(name, number, id=f"{name}-{number.name}")
+        for name in FIRST
+        for number in (signal.SIGKILL, signal.SIGTERM)
+        if EVERY_CALL or number == signal.SIGKILL
+    ]
+
+
 @pytest.mark.parametrize(("name", "verb", "number"), sweeps())
 def test_nothing_is_left(
     host: Host,
@@ -54,7 +70,24 @@ def test_nothing_is_left(
     positions = network.interrupted or range(len(network.plugins))
     moments = [Sweep(runtime, position, verb, number).run() for position in positions]
     record_property("moments", sum(moments))
-    assert verb != "ADD" or all(moments)
+    assert all(moments), f"{verb} was never interrupted: {moments}"
+
+
+@pytest.mark.parametrize(("name", "number"), first_sweeps())
+def test_nothing_is_left_of_the_first(
+    bin_dir: pathlib.Path,
+    record_property: Callable[[str, object], None],
+    name: str,
+    number: signal.Signals,
+) -> None:
+    """The ADD that makes the bridge, the VXLAN device, the tables: on an empty host each time."""
+    network, stride = BY_NAME[name], 1 if EVERY_CALL else FIRST[name]
+    moments = [
+        FirstAdd(bin_dir, network, position, number).run(stride)
+        for position in range(len(network.plugins))
+    ]
+    record_property("moments", sum(moments))
+    assert all(moments), f"ADD was never interrupted: {moments}"
 
 
 @pytest.mark.parametrize("type", ["macvlan", "host-device", "static", "bandwidth", "sbr"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,14 @@ TYPES = {
     "result-unique-addresses": "host-local",
     "chain-passes-on": "tuning",
     "chain-needs-prevresult": "tuning",
+    "check-device-removed": "bandwidth",
+    "check-other-route-removed": "sbr",
+    "check-policy-rule-removed": "sbr",
+    "check-neighbour-removed": "vxlan-overlay",
+    "check-fdb-removed": "vxlan-overlay",
+    "check-qdisc-removed": "bandwidth",
+    "check-attribute-undone": "tuning",
+    "check-sysctl-undone": "tuning",
 }
 
 
@@ -50,6 +59,15 @@ def _leak_if(condition: Callable[[Call, Reply], bool]) -> Fault:
             call.leak()
 
     return _after("ADD", change)
+
+
+def _blind_to(pattern: str) -> Fault:
+    """CHECK succeeds where the correct one complains of what the pattern describes."""
+
+    def change(call: Call, reply: Reply) -> Reply | None:
+        return Reply() if re.match(pattern, reply.document.get("msg", "")) else None
+
+    return _after("CHECK", change)
 
 
 def _ipam_type(call: Call) -> Any:
@@ -210,6 +228,17 @@ FAULTS: dict[str, Fault] = {
     ),
     "check-later-plugin": _on("CHECK", _minds_later_plugins),
     "check-foreign-changes": _after("CHECK", _minds_others),
+    "check-off-the-bridge": _blind_to("master of host interface"),
+    "check-rule-removed": _blind_to("masquerade: address"),
+    "check-device-removed": _blind_to("ifb device"),
+    "check-host-address-removed": _blind_to("addresses of cnf0"),
+    "check-other-route-removed": _blind_to("route|default route"),
+    "check-policy-rule-removed": _blind_to("rule from"),
+    "check-neighbour-removed": _blind_to("neighbour"),
+    "check-fdb-removed": _blind_to("forwarding entry"),
+    "check-qdisc-removed": _blind_to("qdisc|ingress qdisc|redirection"),
+    "check-attribute-undone": _blind_to("MTU|txQLen|promiscuous mode|allmulti"),
+    "check-sysctl-undone": _blind_to("sysctl"),
     "del-after-later-plugin": _on("DEL", _minds_later_plugins),
     "two-interfaces": _on("DEL", _takes_both),
     "add-exhausted": _leak_if(lambda call, reply: _ipam_type(call) == "host-local"),

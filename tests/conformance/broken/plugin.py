@@ -23,7 +23,7 @@ main({case!r}, {correct!r}, {steps!r})
 def make(
     directory: pathlib.Path, bin_dir: pathlib.Path, type: str, case: str, steps: Any
 ) -> pathlib.Path:
-    """The broken plugin of a case, beside an unbroken IPAM plugin. steps: of a vector, or None."""
+    """The broken plugin of a case, beside unbroken delegates. steps: of a vector, or None."""
     directory.mkdir(parents=True)
     program = directory / type
     program.write_text(
@@ -36,7 +36,7 @@ def make(
         )
     )
     program.chmod(0o755)
-    for sibling in ("host-local", type):
+    for sibling in ("host-local", "bridge"):
         if not (directory / sibling).exists():
             (directory / sibling).symlink_to(bin_dir / sibling)
     return program

@@ -21,11 +21,7 @@ def opposite(call: Call, steps: list[dict[str, Any]], case: str) -> Reply:
     """Accept what has to be refused, or refuse what has to be accepted, at that step alone."""
     number = attacked(steps, case)
     step = steps[number]
-    earlier = [
-        s
-        for s in steps[:number]
-        if (s["call"], s.get("of", "a")) == (step["call"], step.get("of", "a"))
-    ]
+    earlier = [s for s in steps[:number] if _counted_as(s) == _counted_as(step)]
     count = call.nth(call.command)
     # Without CNI_COMMAND, where that is what the step is about.
     wanted = step.get("env", {}).get("CNI_COMMAND", step["call"]) or ""
@@ -41,6 +37,11 @@ def opposite(call: Call, steps: list[dict[str, Any]], case: str) -> Reply:
         case "nothing or error" | "result or error":
             return Reply(0, b"neither")
     return error(999, "broken on purpose")
+
+
+def _counted_as(step: dict[str, Any]) -> tuple[str, str, str | None]:
+    """Calls are counted for each verb and container."""
+    return step["call"], step.get("of", "a"), step.get("env", {}).get("CNI_CONTAINERID")
 
 
 def _is_it(call: Call, step: dict[str, Any]) -> bool:

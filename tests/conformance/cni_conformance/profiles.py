@@ -28,7 +28,8 @@ class Profile:
     something. volatile: regular expressions of state lines that differ after every ADD and DEL,
     such as the address given last. bookkeeping: the same of lines that nothing depends on, which
     CHECK need not miss: an index, say, without which DEL searches. exhaust: a merge patch for
-    the configuration with room for one attachment, if resources can run out. stateless: nothing
+    the configuration with room for one attachment, if resources can run out. variants: merge
+    patches for further configurations, in which CHECK has to notice as much. stateless: nothing
     outlives the sandbox. creates: an interface is made, so that there must be none of its name
     before. link_kind: the kind of link that the kernel has to have for it, as `ip link add type`
     names it, None for none. files: what has to be on the host, by path.
@@ -42,6 +43,7 @@ class Profile:
     volatile: tuple[str, ...] = ()
     bookkeeping: tuple[str, ...] = ()
     exhaust: dict[str, Any] | None = None
+    variants: tuple[dict[str, Any], ...] = ()
     stateless: bool = False
     creates: bool = True
     link_kind: str | None = None
@@ -80,8 +82,8 @@ def load(path: pathlib.Path) -> Profile:
         raise ValueError(f"{path}: {'; '.join(wrong)}")
     document.pop("$schema", None)
     link_kind = document.pop("linkKind", None)
-    patterns = {key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping")}
-    return Profile(**{**document, **patterns, "link_kind": link_kind})
+    lists = {key: tuple(document.get(key, ())) for key in ("volatile", "bookkeeping", "variants")}
+    return Profile(**{**document, **lists, "link_kind": link_kind})
 
 
 def well_known() -> dict[str, Profile]:
