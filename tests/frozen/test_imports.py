@@ -17,7 +17,7 @@ import pytest
 from tests.rig.host import Host
 from tests.rig.plugins import ROOT, Runner
 from tests.unit.test_layering import BANNED
-from tools.freeze.hot import COLD_VERBS, HOT_EXTENSIONS
+from tools.freeze.hot import COLD, HOT_EXTENSIONS
 
 pytestmark = pytest.mark.frozen
 
@@ -112,7 +112,7 @@ def test_no_verb_loads_more_than_the_snapshot_holds(
         more = loaded - snapshot - set(HOT_EXTENSIONS)
         if verb not in ("ADD", "DEL"):
             # No pod waits for these: what is theirs alone is not in every plugin's memory.
-            more = {name for name in more if name.rpartition(".")[2] not in COLD_VERBS}
+            more = {name for name in more if name.rpartition(".")[2] not in COLD}
         assert not more, f"{scenario} {verb} loads {sorted(more)}"
         if verb == "ADD":
             config["prevResult"] = reply.json

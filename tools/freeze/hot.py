@@ -22,8 +22,8 @@ EXCLUDED = ["tkinter", "pydoc", "lib2to3", "test", "distutils", "setuptools", "p
 #: C extensions that plugins load on their hot paths; found without searching directories.
 HOT_EXTENSIONS = ("_json",)
 
-#: Modules of these names do what the verbs do that no pod waits for.
-COLD_VERBS = ("check", "gc", "status", "verify")
+#: Modules of these names do what no pod waits for: verbs, and what `cnitool validate` asks.
+COLD = ("advice", "check", "gc", "status", "verify")
 
 #: The conformance suite, a distribution of its own.
 CONFORMANCE = "tests/conformance"
@@ -106,7 +106,7 @@ def warm_modules(root: pathlib.Path) -> list[str]:
         name: _imported_at_start(ast.parse(path.read_text()).body, set(modules))
         for name, path in modules.items()
     }
-    warm = {name for name in modules if name.rpartition(".")[2] not in COLD_VERBS}
+    warm = {name for name in modules if name.rpartition(".")[2] not in COLD}
     while True:
         cold = {
             name
