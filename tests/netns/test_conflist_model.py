@@ -3,9 +3,10 @@
 
 bridge, host-local, portmap and firewall through libcni on a real kernel: containers come and go,
 plugins are killed at some system call of ADD or DEL, namespaces vanish, the machine boots (which
-/var/lib outlives, and nothing else), files are torn, rules flushed, the configuration changes
-under what is attached. After each step no address is there twice, what the kernel has is what is
-attached (and what killed plugins left, until DEL or GC), and in the end nothing is left.
+/var/lib outlives, and nothing else), files are torn, the clock jumps, rules are flushed, the
+configuration changes under what is attached. After each step no address is there twice, what the
+kernel has is what is attached (and what killed plugins left, until DEL or GC), and in the end
+nothing is left.
 
 ADDER_HISTORIES=N runs N histories instead of a few.
 """
@@ -321,6 +322,14 @@ class Model(RuleBasedStateMachine):
             path.unlink()
         else:
             path.write_text("garbage")
+
+    @rule(seconds=st.sampled_from([-(10**8), -3600, 3600, 10**8]))
+    def clock_jumps(self, seconds: int) -> None:
+        """What was written before is so much older, or of a time to come."""
+        for path in [path for top in (STORE, RESULTS) for path in (top, *top.rglob("*"))]:
+            if path.exists():
+                before = path.stat().st_mtime
+                os.utime(path, (before, before + seconds))
 
     @rule()
     def flush(self) -> None:
