@@ -190,11 +190,18 @@ class Disk:
             self.names[change.paths[0]] = change.file
             self.contents.setdefault(change.file, Content())
         elif change.kind == "rename":
+            replaced = self.names.get(change.paths[1])
             self.names[change.paths[1]] = self.names.pop(change.paths[0])
+            self._forget(replaced)
         elif change.kind == "unlink":
-            self.names.pop(change.paths[0], None)
+            self._forget(self.names.pop(change.paths[0], None))
         else:
             self._fill(change, self.contents.setdefault(change.file, Content()))
+
+    def _forget(self, number: int | None) -> None:
+        """A name is gone: the next file of this number, if it was the last, is another one."""
+        if number is not None and number not in self.names.values():
+            self.contents.pop(number, None)
 
     @staticmethod
     def _fill(change: Change, content: Content) -> None:

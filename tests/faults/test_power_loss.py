@@ -40,6 +40,19 @@ def after_power_losses(
     return done
 
 
+def test_a_number_that_is_used_again_is_another_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "old").write_bytes(b"a long content")
+    disk = power.Disk(tmp_path)
+    number = disk.names["old"]
+    for change in (
+        power.Change("unlink", ("old",)),
+        power.Change("write", file=number, data=b"short"),
+        power.Change("name", ("new",), file=number),
+    ):
+        disk.apply(change)
+    assert list(disk.states())[-1] == {"new": b"short"}
+
+
 @pytest.mark.parametrize(
     "work",
     [
