@@ -49,7 +49,9 @@ def cnitool(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def environment(networks: pathlib.Path) -> dict[str, str]:
-    return {**os.environ, "NETCONFPATH": str(networks)}
+    # The plugins' packages and the suite's, which this process has by pyproject.toml.
+    modules = os.pathsep.join(path for path in sys.path if path)
+    return {**os.environ, "NETCONFPATH": str(networks), "PYTHONPATH": modules}
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
