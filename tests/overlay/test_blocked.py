@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import re
+import signal
 import sys
 import time
 
@@ -126,8 +127,12 @@ def test_what_cannot_be_mended_is_seen_from_outside(agent: Agent) -> None:
     """A device that somebody else has made under the name of ours, for half a minute."""
     agent.start().ready()
     agent.until(lambda: get(agent, "/readyz") == (200, "ok\n"), "/readyz")
-    agent.node.run("sh", "-c", "ip link delete adder.1; ip link add adder.1 type bridge || "
-                   "(ip link delete adder.1; ip link add adder.1 type bridge)")  # fmt: skip
+    # Held meanwhile: else it may have made its own again before the other one is there.
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGSTOP)
+    agent.node.run("ip", "link", "delete", "adder.1")
+    agent.node.run("ip", "link", "add", "adder.1", "type", "bridge")
+    agent.process.send_signal(signal.SIGCONT)
     agent.until(lambda: "device adder.1 is not ours" in agent.text(), "a word about it")
     assert get(agent, "/readyz")[0] == 200
     agent.until(lambda: get(agent, "/readyz")[0] == 503, "/readyz", 45)
