@@ -7,9 +7,7 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +33,7 @@ from tests.netns.bridge_network import (
 )
 from tests.rig.capabilities import WITHOUT_NET_ADMIN
 from tests.rig.host import Host
+from tests.rig.killed import killed_after
 from tests.rig.plugins import Reply, environment, reply
 
 __all__ = ["pod"]
@@ -361,19 +360,7 @@ def test_everything_is_tried_when_a_step_fails(host: Host, pod: PodFactory) -> N
 
 def _killed_add(pod: Pod, config: dict[str, Any], delay: float) -> None:
     env = environment("ADD", pod._runner.bin_dir, pod.netns, pod.container_id, "eth0")
-    process = subprocess.Popen(
-        [pod._runner.bin_dir / "bridge"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=env,
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(config).encode())
-    process.stdin.close()
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_after(delay, pod._runner.bin_dir / "bridge", env, json.dumps(config).encode())
 
 
 @pytest.mark.parametrize("step", range(0, 60, 3))

@@ -7,8 +7,6 @@ import copy
 import functools
 import os
 import pathlib
-import signal
-import subprocess
 import time
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 
 from tests.netns import pods
 from tests.rig.host import Host
+from tests.rig.killed import killed_after
 from tests.rig.plugins import GO_BIN_DIR, Runner, encode, environment
 
 CONFIG: dict[str, Any] = {
@@ -291,19 +290,12 @@ def test_ipv6_on_a_device_that_is_too_small(host: Host, pod: Pod) -> None:
 def test_killed_at_any_moment(pod: Pod) -> None:
     """SIGKILL during ADD, then DEL: the device is back."""
     for number in range(24):
-        process = subprocess.Popen(
-            [pod.run.bin_dir / "host-device"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment("ADD", pod.run.bin_dir, pod.netns, "pod", "eth0"),
+        killed_after(
+            (0.0007 if number < 12 else 0.008) * number,
+            pod.run.bin_dir / "host-device",
+            environment("ADD", pod.run.bin_dir, pod.netns, "pod", "eth0"),
+            encode(CONFIG),
         )
-        assert process.stdin is not None
-        process.stdin.write(encode(CONFIG))
-        process.stdin.close()
-        time.sleep((0.0007 if number < 12 else 0.008) * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         pod.call("DEL").succeeded()
         pod.is_back()
 

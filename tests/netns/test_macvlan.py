@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import pathlib
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +18,7 @@ import pytest
 from tests.netns import pods
 from tests.netns.pods import Pod, pod_factory
 from tests.rig.host import Host, Netns
+from tests.rig.killed import killed_after
 from tests.rig.plugins import GO_BIN_DIR, Runner, encode, environment
 
 CONFIG: dict[str, Any] = {
@@ -369,19 +368,12 @@ def test_killed_at_any_moment(host: Host, pod: Callable[..., Pod]) -> None:
     before = host.snapshot()
     for number in range(24):
         one = pod()
-        process = subprocess.Popen(
-            [one.run.bin_dir / "macvlan"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+        killed_after(
+            (0.0007 if number < 12 else 0.008) * number,
+            one.run.bin_dir / "macvlan",
+            environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+            encode(CONFIG),
         )
-        assert process.stdin is not None
-        process.stdin.write(encode(CONFIG))
-        process.stdin.close()
-        time.sleep((0.0007 if number < 12 else 0.008) * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         assert host.link_names() == {"lo", "up0"}
         one.call("DEL").succeeded()
         assert one.netns.link_names() == {"lo"}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import time
@@ -31,6 +30,7 @@ from tests.netns.portmap_network import (
 )
 from tests.rig import plugins
 from tests.rig.capabilities import WITHOUT_NET_ADMIN
+from tests.rig.killed import killed_after
 
 __all__ = ["node"]
 MINE = "cni:podnet:container-2:eth0"
@@ -658,18 +658,8 @@ def test_killed_at_any_moment(node: Node) -> None:
         "ADD", node.run_plugin.bin_dir, ours.netns, ours.container_id, "eth0"
     )
     for _ in range(15):
-        process = subprocess.Popen(
-            [node.run_plugin.bin_dir / "portmap"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=environment,
-        )
-        assert process.stdin
-        process.stdin.write(config)
-        process.stdin.close()
-        time.sleep(random.random() * 0.12)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        program = node.run_plugin.bin_dir / "portmap"
+        killed_after(random.random() * 0.12, program, environment, config)
         ours.delete()
         assert elements() == {}
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import functools
 import pathlib
-import signal
-import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +16,7 @@ from libcni.types.result import IPConfig
 from tests.netns import pods
 from tests.netns.pods import Pod, pod_factory
 from tests.rig.host import Host
+from tests.rig.killed import killed_after
 from tests.rig.plugins import GO_BIN_DIR, Runner, encode, environment
 
 SUBNET, SUBNET6 = "10.72.0.0/24", "fd00:72::/64"
@@ -238,19 +236,12 @@ def test_killed_at_any_moment(host: Host, pod: Callable[..., Pod]) -> None:
     before = host.snapshot()
     for number in range(24):
         one = pod()
-        process = subprocess.Popen(
-            [one.run.bin_dir / "ptp"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+        killed_after(
+            0.0007 * number,
+            one.run.bin_dir / "ptp",
+            environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+            encode(CONFIG),
         )
-        assert process.stdin is not None
-        process.stdin.write(encode(CONFIG))
-        process.stdin.close()
-        time.sleep(0.0007 * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         one.call("DEL").succeeded()
         assert "eth0" not in one.netns.run("ip", "-br", "link").stdout
         one.netns.delete()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 import subprocess
-import time
 from typing import Any
 
 import pytest
 
 from tests.rig.host import Host, Netns
+from tests.rig.killed import killed_after
 from tests.rig.plugins import GO_BIN_DIR, Runner, encode, environment
 from tests.rig.snapshot import Snapshot
 
@@ -427,19 +426,12 @@ def test_output_that_cannot_be_written_undoes_everything(pod: Pod) -> None:
 def test_killed_at_any_moment(pod: Pod) -> None:
     """SIGKILL during ADD, then DEL: no rule and no table stays."""
     for number in range(20):
-        process = subprocess.Popen(
-            [pod.run.bin_dir / "sbr"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment("ADD", pod.run.bin_dir, pod.netns, "pod", "net1"),
+        killed_after(
+            (0.0007 if number < 10 else 0.008) * number,
+            pod.run.bin_dir / "sbr",
+            environment("ADD", pod.run.bin_dir, pod.netns, "pod", "net1"),
+            encode({**pod.config, "prevResult": pod.before}),
         )
-        assert process.stdin is not None
-        process.stdin.write(encode({**pod.config, "prevResult": pod.before}))
-        process.stdin.close()
-        time.sleep((0.0007 if number < 10 else 0.008) * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         pod.call("DEL").succeeded()
         pod.call("DEL", "bridge").succeeded()
         assert pod.rules() == []

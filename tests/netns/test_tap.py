@@ -6,9 +6,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import signal
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +17,7 @@ from tests.netns import pods
 from tests.netns.pods import Pod, pod_factory
 from tests.rig import isolation
 from tests.rig.host import Host, Netns
+from tests.rig.killed import killed_after
 from tests.rig.plugins import Runner, encode, environment
 
 CONFIG: dict[str, Any] = {
@@ -279,19 +278,12 @@ def test_killed_at_any_moment(host: Host, pod: Callable[..., Pod]) -> None:
     before = host.snapshot()
     for number in range(24):
         one = pod()
-        process = subprocess.Popen(
-            [one.run.bin_dir / "tap"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+        killed_after(
+            (0.0007 if number < 12 else 0.008) * number,
+            one.run.bin_dir / "tap",
+            environment("ADD", one.run.bin_dir, one.netns, one.name, "eth0"),
+            encode(CONFIG),
         )
-        assert process.stdin is not None
-        process.stdin.write(encode(CONFIG))
-        process.stdin.close()
-        time.sleep((0.0007 if number < 12 else 0.008) * number)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         assert host.link_names() == {"lo"}
         one.call("DEL").succeeded()
         assert one.netns.link_names() == {"lo"}

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work in a child that kills itself before or after one of its system calls."""
+"""Work that is killed: before or after one of its system calls, or after some time."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import pathlib
 import posix
 import signal
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 #: The calls that change something, and close.
@@ -53,3 +56,22 @@ def killed_at(step: int, work: Callable[[], Any], errors: bool = False) -> bool:
         return True
     assert errors or os.WEXITSTATUS(status) == 0
     return False
+
+
+def killed_after(
+    seconds: float, program: pathlib.Path, environment: Mapping[str, str], stdin: bytes
+) -> None:
+    """Start a program, kill it after so long a time, if it has not ended before, and await it."""
+    process = subprocess.Popen(
+        [program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
