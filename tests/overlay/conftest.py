@@ -10,6 +10,7 @@ import pytest
 
 from tests.overlay.cluster import Cluster
 from tests.overlay.lone import Lone
+from tests.overlay.stores import Kubernetes
 from tests.rig.host import Host
 from tests.rig.plugins import Runner
 
@@ -28,3 +29,11 @@ def cluster(host: Host, bin_dir: pathlib.Path) -> Iterator[Cluster]:
 def lone(host: Host, run_plugin: Runner) -> Lone:
     """One node, in the test's own namespace."""
     return Lone(host, run_plugin)
+
+
+@pytest.fixture
+def kubernetes(cluster: Cluster) -> Iterator[Kubernetes]:
+    """A stand-in for an API server."""
+    made = Kubernetes()
+    yield made
+    made.close()

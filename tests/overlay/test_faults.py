@@ -28,14 +28,6 @@ PREFIX = "flannel.alpha.coreos.com/"
 
 
 @pytest.fixture
-def kubernetes(cluster: Cluster) -> Iterator[Kubernetes]:
-    """A stand-in for an API server."""
-    made = Kubernetes()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def file(cluster: Cluster, tmp_path: pathlib.Path) -> File:
     """Nodes that are in a file."""
     return File(tmp_path / "nodes.json")
@@ -411,19 +403,26 @@ def test_packets_of_exactly_the_mtu_pass(file: File, join: Join) -> None:
         pod.node.detach(pod)
 
 
+def make_underlay_anew(agent: Agent) -> None:
+    """Its interface, and the device with it, is gone; then there is another without address."""
+    number = agent.node.number
+    subprocess.run(["ip", "link", "delete", f"node{number}"], check=True)
+    gone = "the end of the device"
+    agent.until(lambda: "adder.1" not in agent.node.run("ip", "-br", "link"), gone)
+    subprocess.run(
+        ["ip", "link", "add", f"node{number}", "type", "veth", "peer", "name", "eth0", "netns",
+         str(agent.node.pid)], check=True,
+    )  # fmt: skip
+    agent.node.connect()
+    agent.node.run("ip", "link", "set", "eth0", "up")
+
+
 def test_the_underlay_goes_and_comes_back(file: File, join: Join, cluster: Cluster) -> None:
     """With it the kernel deletes the device; all of it is there again afterwards."""
     one, two = join(file, 1).ready(), join(file, 2).ready()
     knows(one, 2)
     knows(two, 1)
-    subprocess.run(["ip", "link", "delete", "node1"], check=True)
-    one.until(lambda: "adder.1" not in one.node.run("ip", "-br", "link"), "the end of the device")
-    subprocess.run(
-        ["ip", "link", "add", "node1", "type", "veth", "peer", "name", "eth0", "netns",
-         str(one.node.pid)], check=True,
-    )  # fmt: skip
-    one.node.connect()
-    one.node.run("ip", "link", "set", "eth0", "up")
+    make_underlay_anew(one)
     one.node.set_address(underlay_address(1))
     one.until(lambda: routes(one.node) == set(subnets(2)), "its peer", 60)
     assert one.command("check", "--timeout", "3").returncode == 0
@@ -438,14 +437,7 @@ def test_an_underlay_made_anew_that_gets_its_address_later(
     one = join(kubernetes, 1, *options).ready()
     knows(one, 2)
     one.until(lambda: kubernetes.server.count("list") > 1, "the confirmation of the first", 40)
-    subprocess.run(["ip", "link", "delete", "node1"], check=True)
-    one.until(lambda: "adder.1" not in one.node.run("ip", "-br", "link"), "the end of the device")
-    subprocess.run(
-        ["ip", "link", "add", "node1", "type", "veth", "peer", "name", "eth0", "netns",
-         str(one.node.pid)], check=True,
-    )  # fmt: skip
-    one.node.connect()
-    one.node.run("ip", "link", "set", "eth0", "up")
+    make_underlay_anew(one)
     time.sleep(4)
     lists = kubernetes.server.count("list")
     one.node.set_address(underlay_address(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,14 +19,6 @@ from tests.overlay.stores import Kubernetes, subnets
 
 PREFIX = "flannel.alpha.coreos.com/"
 PATIENCE = 60.0
-
-
-@pytest.fixture
-def kubernetes(cluster: Cluster) -> Iterator[Kubernetes]:
-    """A stand-in for an API server."""
-    made = Kubernetes()
-    yield made
-    made.close()
 
 
 Join = Callable[..., Agent]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,14 +16,6 @@ from tests.overlay.stores import Kubernetes, subnets
 
 PREFIX = "flannel.alpha.coreos.com/"
 PUBLIC = "203.0.113.7"
-
-
-@pytest.fixture
-def kubernetes(cluster: Cluster) -> Iterator[Kubernetes]:
-    """A stand-in for an API server."""
-    made = Kubernetes()
-    yield made
-    made.close()
 
 
 Join = Callable[..., Agent]
