@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -77,10 +78,10 @@ class Membership:
         delay = _BACK_OFF
         most = _BACK_OFF_FILE if self.store.kind == "file" else _BACK_OFF_MOST
         while True:
-            watched = time.monotonic()
+            joined = math.inf
             try:
                 await self._join()
-                watched = time.monotonic()
+                joined = time.monotonic()
                 await self._watch()
                 delay = _BACK_OFF
                 continue  # time for another listing
@@ -88,7 +89,7 @@ class Membership:
                 self._store_is(False, f"{AWAY}{error}")
             except (StoreError, NoUnderlay, CniError, OSError) as error:
                 self._store_is(False, str(error))
-            if time.monotonic() - watched > _STEADY:
+            if time.monotonic() - joined > _STEADY:
                 delay = _BACK_OFF
             self._metrics.watch_restarted()
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))
