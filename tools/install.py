@@ -21,18 +21,11 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "plugins/vxlan-overlay"))
 
 from cni_vxlan_overlay.agent import aside
+from cni_vxlan_overlay.agent.durability import sync_directory
 from libcni.about import NAME
 
 #: What is being written by the process of that number; see `_temporary`.
 _UNFINISHED = re.compile(rf"\.{NAME}-.*\.([0-9]+)\Z")
-
-
-def _sync_directory(path: pathlib.Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sync_tree(path: pathlib.Path) -> None:
@@ -40,7 +33,7 @@ def _sync_tree(path: pathlib.Path) -> None:
         for name in files:
             with open(os.path.join(directory, name), "rb") as file:
                 os.fsync(file.fileno())
-        _sync_directory(pathlib.Path(directory))
+        sync_directory(pathlib.Path(directory))
 
 
 def _copy_file(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -156,7 +149,7 @@ def install(source: pathlib.Path, target: pathlib.Path) -> list[str]:
     if done:
         # The newest, also where it was placed before another one and is installed again.
         os.utime(placed)
-    _sync_directory(target)
+    sync_directory(target)
     for old in [p for p in before if p.name != contents.name][:-1]:
         shutil.rmtree(old)
         removed.append(f"removed {old}")
@@ -184,7 +177,7 @@ def uninstall(target: pathlib.Path) -> list[str]:
     for path in [*_executables(target), *_contents(target)]:
         _remove(path)
         done.append(f"removed {path}")
-    _sync_directory(target)
+    sync_directory(target)
     return done
 
 

@@ -62,7 +62,7 @@ def find_underlay(sock: Socket, choice: str, reach: list[str], families: set[boo
     chosen = ""
     if choice.startswith(_REACH):
         reach, choice = [choice[len(_REACH) :].strip()], ""
-        if not _is_address(reach[0]):
+        if not is_address(reach[0]):
             raise invalid(f"underlay: {reach[0]!r} is not an address to reach")
     if choice:
         index, chosen = _by_name_or_address(sock, choice)
@@ -74,7 +74,8 @@ def find_underlay(sock: Socket, choice: str, reach: list[str], families: set[boo
     return _with_addresses(sock, link, chosen, families)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """True for an IPv4 or IPv6 address without a prefix length."""
     try:
         pton(text)
     except ValueError:
@@ -84,7 +85,7 @@ def _is_address(text: str) -> bool:
 
 def _by_name_or_address(sock: Socket, choice: str) -> tuple[int, str]:
     """Index of the interface and, where an address was named, that address."""
-    if not _is_address(choice):
+    if not is_address(choice):
         link = find_link(sock, choice) if len(choice) < 16 else None
         if link is None:
             raise invalid(f"underlay: there is no interface {choice!r}", "see `ip link`")

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from cni_vxlan_overlay.agent import aside
+from cni_vxlan_overlay.agent.durability import sync_directory
 from cni_vxlan_overlay.agent.trial import UNUSABLE, InstallError, verify
 from libcni.about import NAME
 
@@ -257,15 +258,6 @@ def _copy_mode_and_times(source: pathlib.Path, path: pathlib.Path) -> None:
 def _clear(staging: pathlib.Path) -> None:
     if staging.is_dir():
         shutil.rmtree(staging)
-
-
-def sync_directory(path: pathlib.Path) -> None:
-    """Have the names in a directory on the disk. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import os
 import pathlib
 from typing import Any
 
-from cni_vxlan_overlay.agent.binaries import locked, sync_directory
+from cni_vxlan_overlay.agent.binaries import locked
+from cni_vxlan_overlay.agent.durability import sync_directory
 from cni_vxlan_overlay.agent.trial import InstallError, verify
 from libcni import conf
 from libcni.cnitool import validation

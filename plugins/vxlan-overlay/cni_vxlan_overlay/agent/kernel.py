@@ -16,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cni_vxlan_overlay import offload
 from cni_vxlan_overlay.agent import messages
+from cni_vxlan_overlay.agent.readings import as_link, forwarding_of, neighbour_of
 from cni_vxlan_overlay.fabric import ROUTE_PROTOCOL, Fabric
 from cni_vxlan_overlay.vtep import MARK, Vtep
 from libcni import sysctl
@@ -23,13 +24,7 @@ from libcni.inet import Prefix, ntop, pton
 
 log = logging.getLogger(__name__)
 
-# linux/neighbour.h: states, and the flag of entries of a bridge that a device is a port of.
-_PERMANENT, _NOARP = 0x80, 0x40
-_MASTER = 0x04
 _ONLINK = 4
-_AF_BRIDGE = 7
-#: Attributes that a forwarding entry of ours has not: another UDP port, VNI or underlay.
-_FOREIGN = ("NDA_PORT", "NDA_VNI", "NDA_IFINDEX", "NDA_NH_ID")
 #: enum in6_addr_gen_mode: no link-local address.
 _NO_ADDRESSES = 1
 #: asm-generic/socket.h
@@ -99,7 +94,7 @@ class Kernel:
                 raise Refused(
                     f"device {vtep.name} {what}; `ip link delete {vtep.name}`, or another VNI"
                 )
-            differences = vtep.unchangeable(_as_link(link))
+            differences = vtep.unchangeable(as_link(link))
             if differences:
                 with trying(f"remove device {vtep.name}"):
                     await self._ipr.link("del", index=link["index"])
@@ -115,7 +110,7 @@ class Kernel:
             link = await self._link(vtep.name)
             if link is None:
                 raise Refused(f"device {vtep.name} was removed while it was being made")
-        differences = vtep.changeable(_as_link(link))
+        differences = vtep.changeable(as_link(link))
         if differences:
             with trying(f"mend device {vtep.name} ({', '.join(differences)})"):
                 await self._ipr.link(
@@ -140,7 +135,7 @@ class Kernel:
     async def find_link(self, name: str) -> Any:
         """A link with its `index` and what `Vtep` compares by; None if there is none."""
         link = await self._link(name)
-        return None if link is None else _as_link(link)
+        return None if link is None else as_link(link)
 
     async def link_name(self, index: int) -> str:
         """Name of the link with this index; "none" if there is none."""
@@ -190,7 +185,7 @@ class Kernel:
         if await self._is_ours(vtep):
             await self._ipr.link("del", ifname=vtep.name)
         async for link in await self._ipr.link("dump", kind="vxlan"):
-            data = _as_link(link).info
+            data = as_link(link).info
             name = link.get("IFLA_IFNAME")
             if (data.get("IFLA_VXLAN_ID"), data.get("IFLA_VXLAN_PORT")) == (vtep.vni, vtep.port):
                 hint = (
@@ -221,7 +216,7 @@ class Kernel:
             else:
                 return False
         links = [link async for link in await self._ipr.link("dump", kind="vxlan")]
-        return all(_as_link(link).info.get("IFLA_VXLAN_PORT") != vtep.port for link in links)
+        return all(as_link(link).info.get("IFLA_VXLAN_PORT") != vtep.port for link in links)
 
     async def _is_ours(self, vtep: Vtep) -> bool:
         link = await self._link(vtep.name)
@@ -231,7 +226,7 @@ class Kernel:
         """Delete our device if it is there under another name: it has the VNI and port."""
         done = []
         for link in [link async for link in await self._ipr.link("dump", kind="vxlan")]:
-            if link.get("IFLA_IFALIAS") == vtep.alias and not vtep.unchangeable(_as_link(link)):
+            if link.get("IFLA_IFALIAS") == vtep.alias and not vtep.unchangeable(as_link(link)):
                 await self._tolerate(self._ipr.link("del", index=link["index"]), errno.ENODEV)
                 done.append(f"device {vtep.name} made anew: it was {link.get('IFLA_IFNAME')}")
         return done
@@ -438,60 +433,3 @@ class Kernel:
                     yield message
         finally:
             watch.close()
-
-
-def forwarding_of(message: Any, names: dict[int, str]) -> tuple[str, str, str] | None:
-    """The tuple of a forwarding entry on one of our devices that does not age, else None.
-
-    What is unlike any of ours, as it leads to another port or is not permanent, has words beside
-    the address, so that it is nothing that is wanted.
-    """
-    name = names.get(message["ifindex"])
-    state = message["state"]
-    if name is None or message["family"] != _AF_BRIDGE or message["flags"] & _MASTER:
-        return None
-    if not state & (_PERMANENT | _NOARP):
-        return None
-    address = message.get("NDA_DST")
-    words = [ntop(pton(address)) if address else "nowhere"]
-    words += [f"{what} {message.get(what)}" for what in _FOREIGN if message.get(what) is not None]
-    if not state & _PERMANENT:
-        words.append("static")
-    return name, str(message.get("NDA_LLADDR")), ", ".join(words)
-
-
-def neighbour_of(message: Any, names: dict[int, str]) -> tuple[str, str, str] | None:
-    """The tuple of a permanent neighbour on one of our devices, else None."""
-    name = names.get(message["ifindex"])
-    address, mac = message.get("NDA_DST"), message.get("NDA_LLADDR")
-    if name is None or message["family"] == _AF_BRIDGE or not message["state"] & _PERMANENT:
-        return None
-    return (name, ntop(pton(address)), str(mac)) if address and mac else None
-
-
-def is_vxlan(message: Any) -> bool:
-    """True for a link's message if that is a VXLAN device."""
-    info = message.get("IFLA_LINKINFO")
-    return bool(info) and info.get("IFLA_INFO_KIND") == "vxlan"
-
-
-class _Link:
-    """A pyroute2 link with the names that `Vtep` compares by."""
-
-    def __init__(self, message: Any) -> None:
-        info = message.get("IFLA_LINKINFO")
-        data = info.get("IFLA_INFO_DATA") if info else None
-        self.kind: str = (info.get("IFLA_INFO_KIND") if info else None) or ""
-        self.info: dict[str, Any] = {}
-        for name, value in (data or {}).get("attrs", ()):
-            if name in ("IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6"):
-                value = pton(value)
-            self.info[name] = value
-        self.index: int = message["index"]
-        self.mac: str = message.get("IFLA_ADDRESS") or ""
-        self.mtu: int = message.get("IFLA_MTU") or 0
-        self.is_up = bool(message["flags"] & 1)
-
-
-def _as_link(message: Any) -> Any:
-    return _Link(message)

@@ -6,13 +6,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from cni_vxlan_overlay.agent.kernel import Kernel, forwarding_of, neighbour_of
+from cni_vxlan_overlay.agent.kernel import Kernel
 from cni_vxlan_overlay.agent.messages import (
     RTM_DELNEIGH,
     RTM_DELROUTE,
     RTM_NEWNEIGH,
     RTM_NEWROUTE,
 )
+from cni_vxlan_overlay.agent.readings import forwarding_of, neighbour_of
 from cni_vxlan_overlay.fabric import Fabric
 from libcni.inet import Prefix, ntop, pton
 

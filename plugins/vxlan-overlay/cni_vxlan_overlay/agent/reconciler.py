@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cni_vxlan_overlay.agent.kernel import Kernel, Refused, is_vxlan, trying
+from cni_vxlan_overlay.agent.kernel import Kernel, Refused, trying
 from cni_vxlan_overlay.agent.logs import count
 from cni_vxlan_overlay.agent.mirror import Mirror
 from cni_vxlan_overlay.agent.model import Node
+from cni_vxlan_overlay.agent.readings import is_vxlan
 from cni_vxlan_overlay.fabric import Fabric, Ground, add_peer
 from cni_vxlan_overlay.peers import Peer
 from cni_vxlan_overlay.vtep import AGENT, Vtep

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection
 
 from cni_vxlan_overlay.agent.part import Casting, Part
 from cni_vxlan_overlay.agent.selection import NoUnderlay
-from cni_vxlan_overlay.underlay import Underlay
-from libcni.inet import pton
+from cni_vxlan_overlay.underlay import Underlay, is_address
 from libcni.types.errors import CniError
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class UnderlayWatch:
         self.touched: Callable[[], None] = lambda: None
         self._casting = casting
         self._part = part
-        self._names = frozenset() if any(map(_is_address, interfaces)) else frozenset(interfaces)
+        self._names = frozenset() if any(map(is_address, interfaces)) else frozenset(interfaces)
         #: Interfaces of these names, as they came up: events of addresses tell no name.
         self._named: set[int] = set()
         self._changed = asyncio.Event()
@@ -77,11 +76,3 @@ class UnderlayWatch:
             if underlay != part.underlay:
                 log.info("the underlay is now %r", underlay)
                 self.moved(underlay)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        pton(text)
-    except ValueError:
-        return False
-    return True
