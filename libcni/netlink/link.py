@@ -67,6 +67,7 @@ _READER = Reader(
     "IFLA_BRPORT_MODE",
     "IFLA_BRPORT_ISOLATED",
     "IFLA_BRPORT_LEARNING",
+    "IFLA_BRPORT_NO",
     # of the tunnels and macvlan, where their tables are loaded
     "IFLA_VXLAN_ID",
     "IFLA_VXLAN_LINK",
@@ -168,6 +169,11 @@ class Link:
     def isolated(self) -> bool:
         """True for a bridge port that reaches only ports that are not isolated."""
         return bool(self.port.get("IFLA_BRPORT_ISOLATED"))
+
+    @property
+    def port_number(self) -> int:
+        """Of a bridge port: the lowest that was free when it became one, from 1 on; else 0."""
+        return int(self.port.get("IFLA_BRPORT_NO", 0))
 
     @property
     def learning(self) -> bool:

@@ -14,6 +14,7 @@ from cni_bridge.config import load
 from cni_bridge.device import Changes, ensure_bridge
 from cni_bridge.port import create_port, wait_up
 from libcni.interface.container import announce, configure
+from libcni.interface.elsewhere import Elsewhere
 from libcni.interface.mtu import IPV6_MINIMUM, require_ipv6_mtu
 from libcni.interrupt import checkpoint
 from libcni.netlink.link import Link, find_link, get_link
@@ -100,7 +101,8 @@ def _connect(
     )
     report = _report(sock, request, config, bridge, port, gateway, result or Result())
     if result is not None:
-        announce(inside, index, port.container_mac)
+        with Elsewhere(port.link, config.bridge):
+            announce(inside, index, port.container_mac)
     inside.close()
     return report
 
