@@ -236,7 +236,8 @@ def crowded(bench: Bench) -> list[Row]:
             ("DEL", "as ADD; the kernel walks the bridge's ports when one goes"),
         )
     )  # fmt: skip
-    few, many = (Side(f"ours{n}", bench.ours, {"cniVersion": _VERSION}) for n in (FEW, MANY))
+    config = {"cniVersion": _VERSION}
+    few, many = (Side(f"ours{n}", bench.ours, config, True) for n in (FEW, MANY))
     live: list[Namespace] = []
     for side, count in ((few, FEW), (many, MANY)):
         side.enter()

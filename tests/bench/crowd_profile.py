@@ -51,7 +51,7 @@ class _Crowd:
     """A host with a number of live attachments, and the samples taken there."""
 
     def __init__(self, count: int) -> None:
-        self.side = Side(f"ours{count}", plugins.ROOT / "build/bin", network(True))
+        self.side = Side(f"ours{count}", plugins.ROOT / "build/bin", network(True), True)
         self.side.enter()
         self.live = [Namespace() for _ in range(count)]
         for pod in self.live:

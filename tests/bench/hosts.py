@@ -14,8 +14,18 @@ from tests.rig import isolation
 
 _MS_BIND = 4096
 _MNT_DETACH = 2
+_SYS = b"/sys"
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers: Iterator[int] = itertools.count()
+_covered = False
+
+
+def uncover() -> None:
+    """Undo the last `Namespace.enter_with_devices`, as far as /sys is concerned. Idempotent."""
+    global _covered
+    if _covered:
+        isolation.check(_libc.umount2(_SYS, _MNT_DETACH), "umount /sys")
+        _covered = False
 
 
 class Namespace:
@@ -45,3 +55,14 @@ class Namespace:
     def enter(self) -> None:
         """Move this thread, and what it starts from now on, into the namespace."""
         isolation.setns(self.fd)
+
+    def enter_with_devices(self) -> None:
+        """`enter`, and have /sys show the devices of the namespace, as a host's does.
+
+        What else is mounted below /sys, such as control groups, is covered until `uncover`.
+        """
+        global _covered
+        self.enter()
+        uncover()
+        isolation.check(_libc.mount(b"sysfs", _SYS, b"sysfs", 0, None), "mount /sys")
+        _covered = True
