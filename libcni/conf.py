@@ -207,8 +207,13 @@ def network_conf_from_file(path: str | Path) -> NetworkConfigList:
     or 7; a list that ends up without plugins is an error.
     """
     path = Path(path)
+    return network_conf_in(path, _read(path))
+
+
+def network_conf_in(path: Path, data: bytes) -> NetworkConfigList:
+    """`network_conf_from_file` of a file that has been read."""
     try:
-        network = network_conf_from_bytes(_read(path))
+        network = network_conf_from_bytes(data)
     except CniError as error:
         raise _in_file(error, path) from None
     if not network.load_only_inlined_plugins:
@@ -245,7 +250,11 @@ def conf_from_bytes(data: bytes) -> PluginConfig:
 def conf_from_file(path: str | Path) -> PluginConfig:
     """`conf_from_bytes` of a file. Raises CniError 5, 6 or 7 naming it."""
     path = Path(path)
-    data = _read(path)
+    return conf_in(path, _read(path))
+
+
+def conf_in(path: Path, data: bytes) -> PluginConfig:
+    """`conf_from_file` of a file that has been read."""
     try:
         return conf_from_bytes(data)
     except CniError as error:

@@ -100,9 +100,9 @@ def check_file(file: Path) -> Findings:
     faults = _explain("conflist" if is_list else "netconf", document)
     try:
         if is_list:
-            network = conf.network_conf_from_file(file)
+            network = conf.network_conf_in(file, data)
         else:
-            network = conf.conf_list_from_conf(conf.conf_from_file(file))
+            network = conf.conf_list_from_conf(conf.conf_in(file, data))
     except CniError as error:
         # How to mend a file that is misnamed goes before what a schema for others has to say.
         fault = str(error).removeprefix(f"{file}: ")
@@ -114,9 +114,17 @@ def check_file(file: Path) -> Findings:
     for index, (place, plugin) in enumerate(plugins):
         stdin, types = _stdin_of(network, plugin)
         given = _given(plugin, index)
-        misfits = [fault for type_ in types for fault in _fits(type_, stdin, given, place)]
+        delegates = _of_plugin(plugin.type, "delegates")
+        readers = types if delegates is None else types[:1]  # its delegate asks the IPAM plugin
+        misfits = [fault for type_ in readers for fault in _fits(type_, stdin, given, place)]
         faults += misfits or _refuses_addresses(types, stdin, given, place)
         warnings += misspelled(stdin, types, place)
+        if delegates is not None and not misfits:
+            request = _request(plugin.type, given | _canonical(plugin.type, stdin))
+            for key, handed in delegates(request):
+                faults += _fits_delegate(handed, place, key)
+                given_it = request.config.get(key, {})
+                warnings += misspelled(given_it, [handed["type"]], within(place, key))
         warnings += unmet(plugin, place)
         warnings += without_addresses(plugin, place)
         if not faults:
@@ -138,9 +146,14 @@ def _stdin_of(
 ) -> tuple[dict[str, Any], list[str]]:
     """What the plugin would get on stdin, and the types that read it: its own and its IPAM's."""
     document = request_config(network.name, network.cni_version or "0.1.0", plugin)
+    return document, _types_in(document | {"type": plugin.type})
+
+
+def _types_in(document: dict[str, Any]) -> list[str]:
+    """A plugin's type and that of its IPAM plugin."""
     ipam = document.get("ipam")
-    types = [plugin.type, ipam.get("type") if isinstance(ipam, dict) else None]
-    return document, [type_ for type_ in types if isinstance(type_, str) and type_]
+    types = [document["type"], ipam.get("type") if isinstance(ipam, dict) else None]
+    return [type_ for type_ in types if isinstance(type_, str) and type_]
 
 
 def _given(plugin: conf.PluginConfig, index: int) -> dict[str, Any]:
@@ -180,6 +193,16 @@ def _refuses_addresses(
         return []
     request = _request(type_, given | _canonical(ipam, _canonical(type_, document)))
     return _refusal(place, refuse, request, example(request))
+
+
+def _fits_delegate(document: dict[str, Any], place: str, key: str) -> list[str]:
+    """Faults of what a plugin makes of its `key` and its `ipam` for a delegate."""
+    inside = within(place, key)
+    faults = [
+        fault for type_ in _types_in(document) for fault in _fits(type_, document, {}, inside)
+    ]
+    ipam, own = within(inside, "ipam"), within(place, "ipam")
+    return [own + f.removeprefix(ipam) if f.startswith(ipam) else f for f in faults]
 
 
 def _canonical(type_: str, document: dict[str, Any]) -> dict[str, Any]:

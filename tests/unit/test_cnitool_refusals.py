@@ -46,6 +46,21 @@ def _gateway(**members: Any) -> dict[str, Any]:
         ),
         (_overlay(peers=[{"subnet": "10.244.2.0/24"}]), "peers[0] has no publicIP"),
         (_overlay(peers=[_PEER, {**_PEER, "name": "b"}]), "have one publicIP, 192.0.2.2"),
+        (_overlay(delegate={"hairpinMode": "yes"}), '[1].delegate.hairpinMode: "yes" is not'),
+        (
+            {"type": "vxlan-overlay", "Delegate": {"hairpinMode": True, "promiscMode": True}},
+            "[1].delegate: cannot set hairpin mode and promiscuous mode",
+        ),
+        (
+            _overlay(delegate={"type": "ptp", "mtu": 1e9}),
+            "[1].delegate.mtu: 1000000000 is greater",
+        ),
+        (_overlay(delegate={"name": "other"}), "must not have 'name' field"),
+        (_overlay(ipam={"routes": [{"dst": "hey"}]}), '[1].ipam.routes[0].dst: "hey" is not'),
+        (
+            {"type": "vxlan-overlay", "ipam": {"type": "static", "addresses": 3}},
+            "[1].ipam.addresses: 3 is not of type 'array'",
+        ),
         ({"type": "tuning", "sysctl": {"kernel.shmmax": "1"}}, "kernel.shmmax"),
         ({"type": "ptp"}, "ipam.type is missing"),
         ({"type": "macvlan", "mtu": 60}, "invalid MTU 60"),
@@ -100,6 +115,9 @@ _NEXT_HOP = {"routes": [{"dst": "10.1.3.1/32", "scope": 253}]}
         _overlay(),
         _overlay(peers=[_PEER, {"publicIP": "127.0.0.1", "subnet": "10.244.1.0/24"}]),
         {"type": "vxlan-overlay"},
+        {"type": "vxlan-overlay", "delegate": {"hairpinMode": True, "isDefaultGateway": True}},
+        {"type": "vxlan-overlay", "ipam": {"type": "host-local", "dataDir": "/run/x"}},
+        _overlay(ipam={"type": "host-local"}, delegate={"type": "one", "mtu": "large"}),
         {"type": "bandwidth", "capabilities": {"bandwidth": True}},
         {"type": "host-device", "capabilities": {"deviceID": True}},
         {"type": "macvlan"},
@@ -135,6 +153,14 @@ def test_validate_warns_of_a_peers_file_that_is_not_there(desk: Desk) -> None:
     desk.write("10.conflist", {"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]})
     assert desk.run("validate") == 0, desk.err
     assert "plugins[0].peersFile: /nonexistent/peers.json is not there" in desk.err
+
+
+def test_validate_warns_of_a_misspelled_key_for_the_delegate(desk: Desk) -> None:
+    plugin = _overlay(delegate={"hairpinMod": True}, ipam={"dataDirr": "/run/x", "type": "static"})
+    desk.write("10.conflist", {"cniVersion": "1.0.0", "name": "net", "plugins": [plugin]})
+    assert desk.run("validate") == 0, desk.err
+    for key, known in (("delegate.hairpinMod", "hairpinMode"), ("ipam.dataDirr", "dataDir")):
+        assert f"plugins[0].{key} is not a known key; did you mean {known}?" in desk.err
 
 
 @pytest.mark.parametrize("type_", ["bridge", "macvlan", "tap"])

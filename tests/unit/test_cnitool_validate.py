@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -101,6 +102,18 @@ def test_validate_goes_through_all_files(desk: Desk) -> None:
     assert "10.conflist: ok" in desk.out
     assert "20.conflist: name: 'net' is taken by" in desk.err
     assert "30.conflist" in desk.err and "/nonexistent" in desk.err
+
+
+@pytest.mark.parametrize("document", [bridge(), {"name": "n", "type": "loopback"}])
+def test_validate_reads_a_pipe(desk: Desk, document: dict[str, Any]) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps(document | {"cniVersion": "1.0.0"}).encode())
+    os.close(writer)
+    try:
+        assert desk.run("validate", f"/dev/fd/{reader}") == 0, desk.err
+    finally:
+        os.close(reader)
+    assert desk.out == f"/dev/fd/{reader}: ok\n"
 
 
 def test_validate_can_ask_the_plugins(desk: Desk) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import posix
 
 from cni_vxlan_overlay.config import Config
+from cni_vxlan_overlay.delegation import render
+from cni_vxlan_overlay.lease import Lease
 from cni_vxlan_overlay.peer_list import load_peers, others, placed
-from libcni.inet import ntop
+from libcni.inet import Prefix, ntop
 from libcni.netlink.addr import dump_addresses
 from libcni.netlink.socket import Socket
 
@@ -34,6 +36,16 @@ def refuse(request: Request) -> None:
         own = {ntop(address.prefix.packed) for address in dump_addresses(Socket())}
         for peer in others(peers, own):
             placed(peer, config.lease, {})
+
+
+def delegates(request: Request) -> list[tuple[str, dict[str, Any]]]:
+    """(key, configuration) of the delegate as ADD would render it.
+
+    An example stands for what only the agent knows. Raises CniError as ADD would.
+    """
+    config = Config(request.config)
+    lease = config.lease or Lease([Prefix.parse("10.0.0.0/8")], [Prefix.parse("10.0.0.0/24")])
+    return [("delegate", render(request, config, lease).document)]
 
 
 def advice(document: dict[str, Any]) -> list[tuple[str, str]]:
