@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Go plugins' masquerade left in nftables: their own table, and iptables-nft's.
+"""What is left in nftables of attachments and networks that are gone; the Go plugins' too.
 
-Loaded only where there is something. Their iptables chain is named after the network and the
+Those have a table of their own, and iptables-nft's. Loaded only where there is something. Their
+iptables chain is named after the network and the
 container only: where a container has two interfaces in one network, both are in it, told apart
 by their addresses.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 from _sha512 import sha512
 
 from libcni.attachment import Attachment
-from libcni.ipmasq.nft import GO_TABLE, NAT_TABLES
+from libcni.ipmasq.nft import GO_TABLE, NAT_TABLES, TABLE, delete_frame
 from libcni.netlink.socket import Socket
-from libcni.nftables import rules
+from libcni.nftables import rules, sets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,25 @@ if TYPE_CHECKING:
 #: The Go plugins' chain of masquerade rules in their table.
 _GO_CHAIN = "masq_checks"
 _POSTROUTING = "POSTROUTING"
+
+
+#: Sets that one ADD removes at most; a transaction has room for two messages each.
+_AT_ONCE = 20
+
+
+def forsaken(sock: Socket, wanted: set[str]) -> list[Message]:
+    """Messages that delete the sets, and their rules, of subnets that have nobody left.
+
+    wanted: sets to keep, empty or not. What an administrator put into a set keeps it.
+    """
+    empty = [
+        name
+        for name in sets.set_names(sock, TABLE)
+        if name not in wanted
+        and name.startswith(("ip4.", "ip6."))
+        and not any(map(sets.read_elements, sets.elements(sock, TABLE, name)))
+    ]
+    return [message for name in empty[:_AT_ONCE] for message in delete_frame(sock, name)]
 
 
 def _hash(text: str) -> str:

@@ -20,6 +20,9 @@ where set and rule are there already, else with whatever is missing, bound to th
 it looked at. So racing first ADDs make one set and one rule, and a rule set that somebody
 flushed comes back with the next ADD. It looks first since the kernel needs 8-16 ms to undo a
 commit that it refuses, during which nobody else can commit anything.
+
+The last DEL of a network leaves set and rule, as to see that it is the last would cost each of
+them; the next network that needs its own takes their place.
 """
 
 from __future__ import annotations
@@ -112,6 +115,10 @@ def ensure(attachment: Attachment, prefixes: list[Prefix]) -> Socket:
                 if element is not None:
                     stale += sets.delete_elements(TABLE, name, [key])
                 additions.append(sets.add_element(TABLE, name, key, attachment.comment))
+        if frame and existing:
+            from libcni.ipmasq import leftovers
+
+            frame += leftovers.forsaken(sock, {name for name, _ in wanted})
         changes = [*frame, *stale, *additions]
         # New elements alone clash with nobody: their sets' rules keep the sets in place.
         bound = number if frame or stale else 0
@@ -233,7 +240,7 @@ def remove(attachment: Attachment, prefixes: list[Prefix] | None) -> Socket:
             if owned:
                 changes += sets.delete_elements(TABLE, name, owned)
                 if name.endswith(("/32", "/128")):
-                    changes += _delete_frame(sock, name)  # it held this one address
+                    changes += delete_frame(sock, name)  # it held this one address
         if not all(reply.error for reply in replies[1:4]):
             from libcni.ipmasq import leftovers
 
@@ -255,8 +262,8 @@ def undo(attachment: Attachment, prefixes: list[Prefix]) -> Socket:
     return sock
 
 
-def _delete_frame(sock: Socket, name: str) -> list[Message]:
-    """Delete a set and the rules that use it."""
+def delete_frame(sock: Socket, name: str) -> list[Message]:
+    """Messages that delete a set and the rules that use it."""
     return [
         *[
             TABLE.delete_rule(CHAIN, rule)
@@ -351,7 +358,7 @@ def _stale(sock: Socket, name: str, keep: set[str]) -> list[Message]:
                 others = True
     if others:
         return sets.delete_elements(TABLE, name, stale)
-    return _delete_frame(sock, name)
+    return delete_frame(sock, name)
 
 
 def unusable() -> str:

@@ -256,6 +256,34 @@ def test_gc(host: Host) -> None:
     isolation.command("nft", "flush set inet adder_ipmasq ip4.podnet/10.244.1.0/24")
 
 
+def test_a_network_takes_the_place_of_one_that_nobody_is_in(host: Host) -> None:
+    """As networks come and go (compose projects), whose configurations are gone when GC could run.
+
+    What is in use, and what an administrator uses, stays.
+    """
+    used = Attachment("other", "2c3d", "eth0")
+    ipmasq.ensure(used, ["10.9.0.3/24"])
+    ipmasq.ensure(POD, BOTH)
+    ipmasq.remove(POD, BOTH).close()
+    ipmasq.ensure(Attachment("podnet", "4e5f", "eth0"), ["10.244.1.4/24"])  # has its set still
+    assert sorted(masquerade_rules()) == sorted([*SETS, "ip4.other/10.9.0.0/24"])
+    ipmasq.remove(Attachment("podnet", "4e5f", "eth0"), None).close()
+    isolation.command(
+        *("nft", "add element inet adder_ipmasq ip4.podnet/10.244.1.0/24 { 10.244.1.200 }")
+    )
+    for turn in range(3):
+        project = Attachment("podnet2" if turn % 2 else "gonet", f"p{turn}", "eth0")
+        address = [f"10.8.{turn}.2/24"]
+        ipmasq.ensure(project, address)
+        ipmasq.check(project, address)
+        ipmasq.remove(project, address).close()
+    kept = ["ip4.other/10.9.0.0/24", "ip4.podnet/10.244.1.0/24", "ip4.gonet/10.8.2.0/24"]
+    assert sorted(made["name"] for made in ruleset("set")) == sorted(kept)
+    assert sorted(masquerade_rules()) == sorted(kept)
+    ipmasq.check(used, ["10.9.0.3/24"])
+    isolation.command("nft", "flush set inet adder_ipmasq ip4.podnet/10.244.1.0/24")
+
+
 def test_gc_of_thousands(host: Host) -> None:
     name = "ip4.podnet/10.0.0.0/8"
     ipmasq.ensure(POD, ["10.255.0.1/8"])
@@ -356,6 +384,41 @@ def _work(barrier: Any, number: int, rounds: int, failures: Any) -> None:
                 ipmasq.remove(attachment, addresses if turn % 2 else None).close()
     except BaseException as error:
         failures.put(f"{number}: {error!r}")
+
+
+def _come_and_go(barrier: Any, number: int, failures: Any) -> None:
+    """A network of one container, over and over."""
+    attachment = Attachment(f"net{number}", "c", "eth0")
+    addresses = [f"10.8.{number}.2/24"]
+    try:
+        barrier.wait(60)
+        for _ in range(8):
+            ipmasq.ensure(attachment, addresses).close()
+            ipmasq.check(attachment, addresses)
+            ipmasq.remove(attachment, addresses).close()
+        ipmasq.ensure(attachment, addresses).close()
+    except BaseException as error:
+        failures.put(f"{number}: {error!r}")
+
+
+def test_networks_that_take_each_others_places(host: Host) -> None:
+    """None loses its rule to another that found it empty a moment before."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(8)
+    failures = context.SimpleQueue()
+    processes = [
+        context.Process(target=_come_and_go, args=(barrier, number, failures))
+        for number in range(8)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert failures.empty(), failures.get()
+    assert [process.exitcode for process in processes] == [0] * 8
+    for number in range(8):
+        ipmasq.check(Attachment(f"net{number}", "c", "eth0"), [f"10.8.{number}.2/24"])
+        ipmasq.gc(f"net{number}", set())
 
 
 def test_fifty_at_once(host: Host) -> None:
