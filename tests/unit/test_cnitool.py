@@ -145,6 +145,43 @@ def test_gc_and_status_do_not_offer_a_namespace(
     assert "netns" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("verb", "listed"),
+    [
+        ("add", ["--ifname", "--cache-dir"]),
+        ("check", ["--ifname", "--cache-dir"]),
+        ("del", ["--ifname", "--cache-dir"]),
+        ("gc", ["--cache-dir"]),
+        ("list", ["--cache-dir"]),
+        ("status", []),
+        ("validate", []),
+        ("version", []),
+    ],
+)
+def test_help_lists_the_options_that_a_verb_uses_and_takes_the_others(
+    desk: Desk, capfd: pytest.CaptureFixture[str], verb: str, listed: list[str]
+) -> None:
+    assert main(["help", verb]) == 0
+    text = capfd.readouterr().out
+    assert [option for option in ("--ifname", "--cache-dir") if option in text] == listed
+    desk.network()
+    words = {"gc": ["net"], "status": ["net"]}.get(verb, [])
+    if verb not in ("add", "check", "del"):
+        assert desk.run(verb, "-i", "eth1", *words) == 0
+
+
+def test_the_output_of_list_is_described(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--help"]) == 0
+    assert "tables (the default), all of it as JSON" in capfd.readouterr().out
+
+
+def test_an_empty_interface_name_is_not_eth0(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("add", "-i", "", "net", NETNS) == 1
+    assert "argument -i/--ifname: the name is empty" in desk.err
+    assert desk.recorder.take() == []
+
+
 def test_help_about_a_verb(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "add"]) == 0
     assert "usage: cnitool add" in capfd.readouterr().out
