@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from libcni.about import NAME, VERSION
+from libcni.cnitool import grammar
 from libcni.cnitool.completion import SHELLS, script
 from libcni.cnitool.hints import report
 from libcni.types.errors import CniError
@@ -199,6 +200,17 @@ def _conformance(argv: list[str]) -> int:
     return status
 
 
+def _parser_of_conformance() -> argparse.ArgumentParser | None:
+    """The parser of the suite's command line; None where the suite is not installed."""
+    from libcni.boot import load_tool
+
+    try:
+        found: argparse.ArgumentParser = load_tool("cni-conformance").parser()
+    except ModuleNotFoundError:
+        return None
+    return found
+
+
 def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     match options.verb:
         case None:
@@ -210,7 +222,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f"cnitool {VERSION} ({NAME})")
             print(f"CNI protocol versions supported: {', '.join(SUPPORTED)}")
         case "completion":
-            sys.stdout.write(script(options.shell, top))
+            sys.stdout.write(script(options.shell, grammar.verbs(top, _parser_of_conformance())))
         case "validate":
             from libcni.cnitool.validation import validate
 

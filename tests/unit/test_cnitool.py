@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +13,7 @@ from typing import Any
 import pytest
 
 from libcni.api import CNIConfig, RuntimeConf
-from libcni.cnitool.__main__ import main, parser
-from libcni.cnitool.completion import SHELLS, script
+from libcni.cnitool.__main__ import main
 from libcni.conf import load_network_conf
 from libcni.types.errors import TRY_AGAIN_LATER
 from tests.rig.host import Host, Netns
@@ -228,44 +225,6 @@ def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
     assert desk.run("gc", "net") == 0
     assert desk.err == "not done: the network has disableGC\n"
     assert desk.recorder.take() == []
-
-
-# ---- completion
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_completion_knows_every_verb(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    text = capfd.readouterr().out
-    for verb in ("add", "check", "del", "gc", "status", "validate", "list", "version"):
-        assert verb in text
-    program = shutil.which(shell)
-    if program and shell != "fish":
-        subprocess.run([program, "-n"], input=text.encode(), check=True)
-
-
-def test_bash_completes(desk: Desk, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "cnitool").write_text("#!/bin/sh\necho net\necho other\n")
-    (tmp_path / "cnitool").chmod(0o755)
-
-    def complete(*words: str) -> list[str]:
-        line = " ".join(f"'{word}'" for word in ("cnitool", *words))
-        code = (
-            f"{script('bash', parser())}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
-            '_cnitool; printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            ["bash", "-c", code], capture_output=True, text=True, check=True, env=environment
-        )
-        return done.stdout.split()
-
-    assert complete("st") == ["status"]
-    assert complete("add", "n") == ["net"]
-    assert complete("-i", "eth1", "del", "") == ["net", "other"]
-    assert complete("list", "-o", "j") == ["json"]
-    assert complete("add", "--if") == ["--ifname"]
-    assert complete("--v") == ["--version"]
 
 
 # ---- with real plugins
