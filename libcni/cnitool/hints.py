@@ -12,7 +12,8 @@ from typing import Any
 
 from libcni import conf
 from libcni.api import PluginFailedError
-from libcni.cnitool import settings
+from libcni.cnitool import holder, settings
+from libcni.cnitool.execution import UndoneError
 from libcni.cnitool.presence import alike
 from libcni.conf import NoConfigsFoundError, NotFoundError
 from libcni.types.errors import (
@@ -128,11 +129,37 @@ def _about_conflict(error: CniError, options: dict[str, Any]) -> list[str]:
             f"it is attached already; this looks whether it is whole: {check}",
             f"to attach it anew, detach it first, if nothing uses it: {delete}",
         ]
-    if isinstance(error, PluginFailedError) and error.done:
-        return [_removal(error, options)]
-    if _is_of_the_attachment(str(error), options):
+    found = [_removal(error, options)] if _has_surely_left(error) else []
+    other = _other_holder(str(error), options)
+    if other is not None:
+        return found + _about_holder(other, options)
+    if not found and _is_of_the_attachment(str(error), options):
         return [f"if an ADD that was cut short left it, this removes it: {delete}"]
-    return []
+    return found
+
+
+def _other_holder(text: str, options: dict[str, Any]) -> holder.Holder | None:
+    """The attachment that has what was wanted, if the error names it and it is another one."""
+    found = holder.named_in(text)
+    if found is None:
+        return None
+    mine = settings.container_id(options["netns"]), settings.interface(options.get("ifname") or "")
+    return None if found.may_be(*mine) else found
+
+
+def _about_holder(other: holder.Holder, options: dict[str, Any]) -> list[str]:
+    """How to detach the attachment that has what was wanted; [] when that cannot be told."""
+    try:
+        cached = holder.detachable(other, options["network"], options.get("cache_dir") or "")
+    except CniError:
+        return []
+    found = []
+    for one in cached:
+        ifname = "" if one.if_name == settings.interface("") else one.if_name
+        theirs = {"network": one.network, "netns": one.netns, "ifname": ifname}
+        command = _command("del", {**options, **theirs})
+        found.append(f"{one.netns} has it; this detaches that, if nothing uses it: {command}")
+    return found
 
 
 def _is_of_the_attachment(conflict: str, options: dict[str, Any]) -> bool:
@@ -148,9 +175,24 @@ def _is_of_the_attachment(conflict: str, options: dict[str, Any]) -> bool:
 def _removal(error: CniError, options: dict[str, Any]) -> str:
     """How to remove what a failed ADD has left, and whether something surely is left."""
     delete = _command("del", options)
-    if isinstance(error, PluginFailedError) and error.done:
-        return f"the plugins before it have attached it already; to remove what is left: {delete}"
-    return f"to remove what is left of it: {delete}"
+    if not isinstance(error, PluginFailedError):
+        return f"to remove what is left of it: {delete}"
+    if not error.done:
+        return f"to remove what may be left of it: {delete}"
+    attached = "the plugins before it have attached it already"
+    if _fails_del_too(error):
+        return (
+            f"{attached}; first correct the configuration or CNI_PATH, as del asks this plugin "
+            f"too; then, to remove what is left: {delete}"
+        )
+    return f"{attached}; to remove what is left: {delete}"
+
+
+def _fails_del_too(error: CniError) -> bool:
+    """Whether the plugin would fail DEL, too, for what it failed ADD for."""
+    return error.code == INCOMPATIBLE_VERSION or any(
+        words in str(error) for words in ("failed to find plugin", "invalid plugin name")
+    )
 
 
 def _validate_finds_something(options: dict[str, Any]) -> bool:
@@ -169,12 +211,19 @@ def _validate_finds_something(options: dict[str, Any]) -> bool:
     return True
 
 
-def _may_have_left(error: CniError) -> bool:
-    """Whether the plugins of a failed ADD may have changed something."""
+def _has_surely_left(error: CniError) -> bool:
+    """Whether plugins of a failed ADD have succeeded before it failed."""
     if isinstance(error, PluginFailedError):
-        return error.done > 0 or error.code not in _REFUSALS
+        return error.done > 0
     # All of them are done, and their result could not be remembered.
     return error.code == IO_FAILURE and "cached result" in error.msg
+
+
+def _may_have_left(error: CniError) -> bool:
+    """Whether the plugins of a failed ADD may have changed something that is there yet."""
+    if _has_surely_left(error) or not isinstance(error, PluginFailedError):
+        return _has_surely_left(error)
+    return error.code not in _REFUSALS and not isinstance(error.__cause__, UndoneError)
 
 
 def _is_attached(options: dict[str, Any]) -> bool:
