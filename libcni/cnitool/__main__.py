@@ -80,7 +80,12 @@ def parser() -> argparse.ArgumentParser:
     text = "check configuration files against the schemas"
     sub = verbs.add_parser("validate", help=text, description=text.capitalize())
     _add_options(sub, argparse.SUPPRESS, "validate")
-    sub.add_argument("paths", nargs="*", metavar="FILE", help="default: all of $NETCONFPATH")
+    sub.add_argument(
+        "paths",
+        nargs="*",
+        metavar="FILE",
+        help="- is standard input; default: all of $NETCONFPATH",
+    )
     sub.add_argument(
         "--plugins", action="store_true", help="also ask every plugin for the versions it speaks"
     )
