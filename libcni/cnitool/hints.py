@@ -62,7 +62,8 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     text = str(error)
     if isinstance(error, NoConfigsFoundError | NotFoundError):
         origin = "from" if os.environ.get("NETCONFPATH") else "the default of"
-        return [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
+        found = [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
+        return found + (_about_attachments(options) if verb in ("check", "del", "gc") else [])
     if verb == "add" and _is_conflict(error):
         return _about_conflict(error, options)
     meant = settings.named_namespace(options.get("netns") or "")
@@ -95,6 +96,47 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     if verb == "add" and _may_have_left(error) and not _is_attached(options):
         found.append(_removal(error, options))
     return found
+
+
+def _about_attachments(options: dict[str, Any]) -> list[str]:
+    """What is attached to a network that has no configuration any more, and how to get that back.
+
+    For the operator to do: the cached one lacks plugins that lay in files beside the list.
+    """
+    cache = settings.cache(options.get("cache_dir") or "")
+    network = options["network"]
+    try:
+        attached = [one for one in cache.attachments() if one.network == network]
+    except CniError:
+        return []
+    if not attached:
+        return []
+    found = [
+        f"the cache has an attachment to it: {one.container_id} {one.if_name} "
+        f"({one.netns or 'its namespace is not known'})"
+        for one in attached
+    ]
+    found.append("del and gc need the network's configuration back to detach it")
+    for one in attached:
+        if _is_configuration_of(network, one.config):
+            source = cache.results / "-".join((network, one.container_id, one.if_name))
+            target = f"{settings.configuration_directory()}/{network}.conflist"
+            words = shlex.join(["jq", "-r", ".config", str(source)])
+            found.append(
+                "the cache has it as it was at the ADD: "
+                f"{words} | base64 -d >{shlex.quote(target)}"
+            )
+            break
+    return found
+
+
+def _is_configuration_of(network: str, config: bytes) -> bool:
+    """Whether a cached configuration is one of the network with its plugins in it."""
+    try:
+        found = conf.network_conf_from_bytes(config)
+    except CniError:
+        return False
+    return found.name == network and bool(found.plugins)
 
 
 def _about_plugin_path() -> str:

@@ -49,7 +49,7 @@ def test_status_says_when_nobody_is_asked(desk: Desk, version: str) -> None:
     desk.network(version=version)
     assert desk.run("status", "net") == 0
     told = version or "0.1.0"
-    assert desk.err == f"not asked: cniVersion {told} has no STATUS (1.1.0 has)\n"
+    assert desk.err == f"the plugins are not asked: cniVersion {told} has no STATUS (1.1.0 has)\n"
     assert desk.out == "" and desk.recorder.take() == []
 
 
@@ -208,6 +208,19 @@ def test_gc_takes_every_attachment_of_the_network(desk: Desk) -> None:
     assert desk.err == ""
 
 
+def test_gc_without_a_gc_of_the_plugins_says_that_it_detaches(desk: Desk) -> None:
+    desk.network(version="0.4.0")
+    assert desk.run("add", "net", NETNS) == 0
+    desk.recorder.take()
+    assert desk.run("gc", "net") == 0
+    assert desk.err.splitlines() == [
+        "the plugins are not asked for GC: cniVersion 0.4.0 has no GC (1.1.0 has); "
+        "what is remembered as attached is detached by DEL",
+        f"detached {CONTAINER} eth0 ({NETNS})",
+    ]
+    assert [call["command"] for call in desk.recorder.take()] == ["DEL"]
+
+
 def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
     for netns in (NETNS, "/run/netns/red"):
         desk.network()
@@ -218,7 +231,10 @@ def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
         assert "busy" in desk.err
         desk.network(version="1.0.0")
         assert desk.run("gc", "net") == 0
-        assert desk.err == "not asked: cniVersion 1.0.0 has no GC (1.1.0 has)\n"
+        assert desk.err == (
+            "the plugins are not asked for GC: cniVersion 1.0.0 has no GC (1.1.0 has); "
+            "nothing is remembered as attached, so nothing is done\n"
+        )
     desk.recorder.take()
     document = {"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}
     desk.write("10-net.conflist", document | {"disableGC": True})

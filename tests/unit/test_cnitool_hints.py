@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pathlib
@@ -379,3 +380,42 @@ def test_a_plugin_of_ours_that_has_undone_its_add_has_left_nothing(
         removal = f"to remove what may be left of it: cnitool del net {NETNS}"
         assert (removal in desk.err) == (is_left or not ours)
         assert "no buffers" in desk.err
+
+
+@pytest.mark.parametrize("words", [["del", "net", NETNS], ["check", "net", NETNS], ["gc", "net"]])
+def test_attachments_of_a_network_without_its_configuration(desk: Desk, words: list[str]) -> None:
+    file = desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    Cache(desk.cache).add(NetworkAttachment("pod", "net", "eth0", b"{}", "", result=RESULT))
+    # Of a runtime that is less strict with names than we are.
+    odd = NetworkAttachment("a pod", "net", "eth0", file.read_bytes(), RED, result=RESULT)
+    (desk.cache / "results/net-a pod-eth0").write_bytes(odd.encode())
+    file.unlink()
+    for others in ([], ["other"]):
+        for name in others:
+            desk.network(name)
+        assert desk.run(*words) == 1
+        cached, target = desk.cache / "results/net-a pod-eth0", desk.net_d / "net.conflist"
+        assert hints(desk)[1:] == [
+            f"the cache has an attachment to it: a pod eth0 ({RED})",
+            f"the cache has an attachment to it: {CONTAINER} eth0 ({NETNS})",
+            "the cache has an attachment to it: pod eth0 (its namespace is not known)",
+            "del and gc need the network's configuration back to detach it",
+            "the cache has it as it was at the ADD: "
+            f"jq -r .config '{cached}' | base64 -d >{target}",
+        ]
+    assert desk.run("add", "net", NETNS) == 1
+    assert len(hints(desk)) == 1
+    desk.recorder.take()
+    target.write_bytes(base64.b64decode(json.loads(cached.read_text())["config"]))
+    assert desk.run("del", "net", NETNS) == 0
+    assert [call["command"] for call in desk.recorder.take()] == ["DEL"]
+
+
+def test_no_configuration_is_offered_that_is_not_cached(desk: Desk) -> None:
+    for netns, config in ((NETNS, b""), (RED, b'{"cniVersion": "1.0.0", "name": "net"}')):
+        container = settings.container_id(netns)
+        Cache(desk.cache).add(NetworkAttachment(container, "net", "eth0", config, netns))
+    assert desk.run("del", "net", NETNS) == 1
+    assert hints(desk)[-1] == "del and gc need the network's configuration back to detach it"
+    assert len(hints(desk)) == 4
