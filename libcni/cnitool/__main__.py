@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from libcni.about import NAME, VERSION
+from libcni.cnitool import grammar
 from libcni.cnitool.completion import SHELLS, script
 from libcni.cnitool.hints import report
 from libcni.types.errors import CniError
@@ -23,6 +24,13 @@ _EPILOG = """environment:
   CNI_ARGS     arguments for plugins: KEY=VALUE;KEY=VALUE
   CAP_ARGS     capability arguments: a JSON object
 """
+
+#: The verbs that an option means something to. The others take it without a word, and do not list
+#: it: scripts for Go's tool have --ifname with every verb.
+_USED_BY = {
+    "ifname": ("add", "check", "del"),
+    "cache_dir": ("add", "check", "del", "gc", "list"),
+}
 
 #: Verbs of the protocol: what each does, whether it needs the namespace.
 _VERBS = {
@@ -54,20 +62,11 @@ def parser() -> argparse.ArgumentParser:
         "-V", "--version", dest="verb", action="store_const", const="version",
         help="print the version",
     )  # fmt: skip
-    shared = _Parser(add_help=False)
-    for target, default in ((top, None), (shared, argparse.SUPPRESS)):
-        target.add_argument(
-            "-i", "--ifname", default=default, help="interface name (default $CNI_IFNAME or eth0)"
-        )
-        target.add_argument(
-            "--cache-dir",
-            default=default,
-            metavar="DIR",
-            help="where results are remembered (default /var/lib/cni)",
-        )
+    _add_options(top, None)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     for verb, (text, needs_netns) in _VERBS.items():
-        sub = verbs.add_parser(verb, help=text, description=text.capitalize(), parents=[shared])
+        sub = verbs.add_parser(verb, help=text, description=text.capitalize())
+        _add_options(sub, argparse.SUPPRESS, verb)
         sub.add_argument("network", help="name of the network")
         sub.add_argument(
             "netns",
@@ -79,17 +78,32 @@ def parser() -> argparse.ArgumentParser:
             else argparse.SUPPRESS,
         )
     text = "check configuration files against the schemas"
-    sub = verbs.add_parser("validate", help=text, description=text.capitalize(), parents=[shared])
-    sub.add_argument("paths", nargs="*", metavar="FILE", help="default: all of $NETCONFPATH")
+    sub = verbs.add_parser("validate", help=text, description=text.capitalize())
+    _add_options(sub, argparse.SUPPRESS, "validate")
+    sub.add_argument(
+        "paths",
+        nargs="*",
+        metavar="FILE",
+        help="- is standard input; default: all of $NETCONFPATH",
+    )
     sub.add_argument(
         "--plugins", action="store_true", help="also ask every plugin for the versions it speaks"
     )
     text = "hold plugins to the specification, as cni-conformance does"
     verbs.add_parser("conformance", help=text, description=text.capitalize(), add_help=False)
     text = "list networks and attachments"
-    sub = verbs.add_parser("list", help=text, description=text.capitalize(), parents=[shared])
-    sub.add_argument("-o", "--output", choices=("table", "json", "names"), default="table")
-    verbs.add_parser("version", help="print the version", parents=[shared])
+    sub = verbs.add_parser("list", help=text, description=text.capitalize())
+    _add_options(sub, argparse.SUPPRESS, "list")
+    sub.add_argument(
+        "-o",
+        "--output",
+        choices=("table", "json", "names"),
+        default="table",
+        help="tables (the default), all of it as JSON, or the networks' names alone",
+    )
+    text = "print the version"
+    sub = verbs.add_parser("version", help=text, description=text.capitalize())
+    _add_options(sub, argparse.SUPPRESS, "version")
     text = "print a completion script for a shell"
     sub = verbs.add_parser("completion", help=text, description=text.capitalize())
     sub.add_argument("shell", choices=SHELLS)
@@ -97,6 +111,35 @@ def parser() -> argparse.ArgumentParser:
     sub = verbs.add_parser("help", help=text, description=text.capitalize())
     sub.add_argument("about", nargs="?", metavar="VERB", choices=list(verbs.choices))
     return top
+
+
+def _add_options(target: argparse.ArgumentParser, default: str | None, verb: str = "") -> None:
+    """The options that may go before the verb and after it. verb: "" for before."""
+
+    def help_if_used(option: str, text: str) -> str:
+        return text if not verb or verb in _USED_BY[option] else argparse.SUPPRESS
+
+    target.add_argument(
+        "-i",
+        "--ifname",
+        type=_interface_name,
+        default=default,
+        metavar="NAME",
+        help=help_if_used("ifname", "interface name (default $CNI_IFNAME or eth0)"),
+    )
+    target.add_argument(
+        "--cache-dir",
+        default=default,
+        metavar="DIR",
+        help=help_if_used("cache_dir", "where results are remembered (default /var/lib/cni)"),
+    )
+
+
+def _interface_name(text: str) -> str:
+    """Refuses the empty name: what a script's unset variable gives would mean eth0."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 def main(argv: list[str]) -> int:
@@ -162,6 +205,17 @@ def _conformance(argv: list[str]) -> int:
     return status
 
 
+def _parser_of_conformance() -> argparse.ArgumentParser | None:
+    """The parser of the suite's command line; None where the suite is not installed."""
+    from libcni.boot import load_tool
+
+    try:
+        found: argparse.ArgumentParser = load_tool("cni-conformance").parser()
+    except ModuleNotFoundError:
+        return None
+    return found
+
+
 def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     match options.verb:
         case None:
@@ -173,7 +227,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f"cnitool {VERSION} ({NAME})")
             print(f"CNI protocol versions supported: {', '.join(SUPPORTED)}")
         case "completion":
-            sys.stdout.write(script(options.shell, top))
+            sys.stdout.write(script(options.shell, grammar.verbs(top, _parser_of_conformance())))
         case "validate":
             from libcni.cnitool.validation import validate
 

@@ -1,111 +1,251 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shell completion, generated from the parser so that it cannot lag behind it."""
+"""Shell completion: a script for each shell, made from the command line's grammar.
+
+Networks are asked of the very program that was typed, which need not be on PATH. The shells hand
+that word over as it was typed, so that `~` and a variable before the first slash are expanded
+here; nothing else of it is, as it must not be executed.
+"""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Iterable
+from shlex import quote
+
+from libcni.cnitool.grammar import (
+    DIRECTORIES,
+    FILES,
+    NAMESPACES,
+    NETWORKS,
+    NOTHING,
+    Option,
+    Verb,
+)
 
 SHELLS = ("bash", "zsh", "fish")
 
-#: Verbs whose first argument is a network and whose second is a namespace.
-_NETWORK_VERBS = "add|check|del|gc|status"
-
-_BASH = """# bash completion for cnitool; load with: source <(cnitool completion bash)
-_cnitool() {{
-    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}"
-    local verb="" position=0 word i
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        word="${{COMP_WORDS[i]}}"
+#: How bash and zsh find out where on the line the cursor is: verb, how many of its arguments
+#: are there already, and the option whose value is due.
+_PLACE = """\
+    local verb="" due="" position=0 word i
+    for ((i = {first}; i < {cursor}; i++)); do
+        word="${{{words}[i]}}"
+        if [[ -n $due ]]; then due=""; continue; fi
         case "$word" in
-            -i|--ifname|--cache-dir|-o|--output) ((i++)) ;;
+            {valued}) due="$word" ;;
             -*) ;;
-            *) if [[ -z $verb ]]; then verb="$word"; else ((position++)); fi ;;
+            *) if [[ -z $verb ]]; then verb="$word"; else ((++position)); fi ;;
         esac
     done
-    case "$previous" in
-        -o|--output) COMPREPLY=($(compgen -W "table json names" -- "$current")); return ;;
-        --cache-dir) COMPREPLY=($(compgen -d -- "$current")); return ;;
-    esac
-    if [[ $current == -* ]]; then
-        COMPREPLY=($(compgen -W "{options}" -- "$current")); return
+"""
+
+_BASH = """\
+# bash completion for cnitool; load with: source <(cnitool completion bash)
+_cnitool_typed() {{
+    local tool="${{COMP_WORDS[0]}}" place
+    if [[ $tool =~ ^~[A-Za-z0-9_.-]*/ ]]; then
+        eval "place=${{BASH_REMATCH[0]}}"
+        tool="$place${{tool#*/}}"
+    elif [[ $tool =~ ^\\$\\{{?([A-Za-z_][A-Za-z0-9_]*)\\}}?/ ]]; then
+        tool="${{!BASH_REMATCH[1]}}/${{tool#*/}}"
     fi
-    case "$verb" in
-        "") COMPREPLY=($(compgen -W "{verbs}" -- "$current")) ;;
-        {network_verbs})
-            if ((position == 0)); then
-                COMPREPLY=($(compgen -W "$(cnitool list -o names 2>/dev/null)" -- "$current"))
-            else
-                COMPREPLY=($(compgen -f -- "${{current:-/run/netns/}}"))
-            fi ;;
-        validate) COMPREPLY=($(compgen -f -- "$current")) ;;
-        completion) COMPREPLY=($(compgen -W "{shells}" -- "$current")) ;;
+    printf '%s\\n' "$tool"
+}}
+_cnitool_offer() {{
+    local current="${{COMP_WORDS[COMP_CWORD]}}"
+    case "$1" in
+        {files}) compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+        {directories}) compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
+        {namespaces}) compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "${{current:-/run/netns/}}") ;;
+        {networks}) mapfile -t COMPREPLY < <(compgen -W \\
+            "$("$(_cnitool_typed)" list -o names 2>/dev/null)" -- "$current") ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "$1" -- "$current") ;;
     esac
+}}
+_cnitool() {{
+{place}    COMPREPLY=()
+    if [[ -n $due ]]; then
+        case "$due" in
+{values}        esac
+    elif [[ ${{COMP_WORDS[COMP_CWORD]}} == -* ]]; then
+        case "$verb" in
+{options}        esac
+    else
+        case "$verb:$position" in
+{arguments}        esac
+    fi
 }}
 complete -F _cnitool cnitool
 """
 
-_ZSH_HEAD = """#compdef cnitool
+_ZSH = """\
+#compdef cnitool
 # zsh completion for cnitool; load with: source <(cnitool completion zsh)
-autoload -U +X bashcompinit && bashcompinit
+_cnitool_typed() {{
+    local tool="$words[1]" match mbegin mend
+    if [[ $tool == \\~* ]]; then
+        tool=${{~tool}}
+    elif [[ $tool =~ '^\\$\\{{?([A-Za-z_][A-Za-z0-9_]*)\\}}?(/.*)$' ]]; then
+        tool="${{(P)match[1]}}$match[2]"
+    fi
+    print -r -- "$tool"
+}}
+_cnitool_offer() {{
+    case "$1" in
+        {files}) _files ;;
+        {directories}) _files -/ ;;
+        {namespaces}) if [[ -n $PREFIX ]]; then _files; else compadd -f -- /run/netns/*(N); fi ;;
+        {networks}) compadd -- ${{(f)"$("$(_cnitool_typed)" list -o names 2>/dev/null)"}} ;;
+        *) compadd -- ${{=1}} ;;
+    esac
+}}
+_cnitool() {{
+{place}    if [[ -n $due ]]; then
+        case "$due" in
+{values}        esac
+    elif [[ $PREFIX == -* ]]; then
+        case "$verb" in
+{options}        esac
+    else
+        case "$verb:$position" in
+{arguments}        esac
+    fi
+}}
+typeset -f compdef >/dev/null || {{ autoload -Uz compinit && compinit }}
+compdef _cnitool cnitool
+if [[ $funcstack[1] == _cnitool ]]; then _cnitool "$@"; fi
 """
 
-_FISH_HEAD = """# fish completion for cnitool; load with: cnitool completion fish | source
-complete -c cnitool -f
-complete -c cnitool -s i -l ifname -x -d 'interface name'
-complete -c cnitool -l cache-dir -r -d 'where results are remembered'
-complete -c cnitool -s V -l version -d 'print the version'
-"""
-
-_FISH_TAIL = """for verb in {network_verbs}
-    complete -c cnitool -n "__fish_seen_subcommand_from $verb" \\
-        -a '(cnitool list -o names 2>/dev/null) (__fish_complete_path)'
+_FISH = """\
+# fish completion for cnitool; load with: cnitool completion fish | source
+function __cnitool_typed
+    set -l tool (commandline -opc)[1]
+    if string match -qr '^~/' -- $tool
+        set tool $HOME/(string replace -r '^~/' '' -- $tool)
+    else if string match -qr '^\\$\\w+/' -- $tool
+        set -l name (string replace -r '^\\$(\\w+)/.*' '$1' -- $tool)
+        set tool (string join : -- $$name)/(string replace -r '^[^/]*/' '' -- $tool)
+    end
+    printf '%s\\n' $tool
 end
-complete -c cnitool -n '__fish_seen_subcommand_from validate' -F
-complete -c cnitool -n '__fish_seen_subcommand_from validate' -l plugins -d 'ask every plugin'
-complete -c cnitool -n '__fish_seen_subcommand_from list' -s o -l output -xa 'table json names'
-complete -c cnitool -n '__fish_seen_subcommand_from completion' -a '{shells}'
+function __cnitool_networks
+    set -l tool (__cnitool_typed)
+    command $tool list -o names 2>/dev/null
+end
+function __cnitool_namespaces
+    set -l token (commandline -ct)
+    test -n "$token"; or set token /run/netns/
+    __fish_complete_path $token
+end
+function __cnitool_place
+    set -l verb ''
+    set -l due ''
+    set -l position 0
+    for word in (commandline -opc)[2..-1]
+        if test -n "$due"
+            set due ''
+            continue
+        end
+        switch $word
+            case {valued}
+                set due $word
+            case '-*'
+            case '*'
+                if test -z "$verb"
+                    set verb $word
+                else
+                    set position (math $position + 1)
+                end
+        end
+    end
+    echo $verb:$position
+end
+function __cnitool_at
+    string match -q -- $argv[1] (__cnitool_place)
+end
+complete -c cnitool -f
 """
 
 
-def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The completion script for one of SHELLS."""
-    verbs = _verbs(parser)
+def script(shell: str, verbs: list[Verb]) -> str:
+    """The completion script for one of SHELLS. verbs: see `grammar.verbs`."""
     if shell == "fish":
-        lines = [
-            f"complete -c cnitool -n __fish_use_subcommand -a {verb} -d '{text}'\n"
-            for verb, text in verbs.items()
-        ]
-        tail = _FISH_TAIL.format(
-            network_verbs=_NETWORK_VERBS.replace("|", " "), shells=" ".join(SHELLS)
-        )
-        return _FISH_HEAD + "".join(lines) + tail
-    bash = _BASH.format(
-        verbs=" ".join(verbs),
-        options=" ".join(_options(parser)),
-        network_verbs=_NETWORK_VERBS,
-        shells=" ".join(SHELLS),
+        return _FISH.format(valued=" ".join(_valued(verbs))) + "".join(_fish_lines(verbs))
+    is_bash = shell == "bash"
+    place = _PLACE.format(
+        first=1 if is_bash else 2,
+        cursor="COMP_CWORD" if is_bash else "CURRENT",
+        words="COMP_WORDS" if is_bash else "words",
+        valued="|".join(_valued(verbs)),
     )
-    if shell == "bash":
-        return bash
-    return _ZSH_HEAD + bash.partition("\n")[2]
+    return (_BASH if is_bash else _ZSH).format(
+        place=place,
+        values="".join(_case("|".join(o.names), o.value or "") for o in _with_values(verbs)),
+        options="".join(_case(verb.name or '""', " ".join(_names(verb))) for verb in verbs),
+        arguments="".join(_case(place, kind) for place, kind in _arguments(verbs)),
+        files=quote(FILES),
+        directories=quote(DIRECTORIES),
+        namespaces=quote(NAMESPACES),
+        networks=quote(NETWORKS),
+    )
 
 
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """Every option of the tool and its verbs, each once."""
-    found: list[str] = []
-    for action in parser._actions:
-        found += action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
-                found += _options(sub)
-    return list(dict.fromkeys(found))
+def _case(pattern: str, kind: str) -> str:
+    return f"            {pattern}) _cnitool_offer {quote(kind)} ;;\n" if kind else ""
 
 
-def _verbs(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Every verb with its help, as the parser knows them."""
-    found: dict[str, str] = {}
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for choice in action._choices_actions:
-                found[choice.dest] = choice.help or ""
-    return found
+def _arguments(verbs: list[Verb]) -> Iterable[tuple[str, str]]:
+    """VERB:POSITION as a pattern of the shells, and what may be there."""
+    yield ":0", " ".join(verb.name for verb in verbs if verb.name)
+    for verb in verbs:
+        if not verb.name:
+            continue
+        for position, kind in enumerate(verb.arguments):
+            is_last = position == len(verb.arguments) - 1
+            yield f"{verb.name}:{'*' if is_last and verb.is_endless else position}", kind
+
+
+def _names(verb: Verb) -> list[str]:
+    return [name for option in verb.options for name in option.names]
+
+
+def _with_values(verbs: list[Verb]) -> list[Option]:
+    """Every option that takes a value, each once: none means one thing to a verb and another to
+    the next."""
+    found = {o.names: o for verb in verbs for o in verb.options if o.value is not None}
+    return list(found.values())
+
+
+def _valued(verbs: list[Verb]) -> list[str]:
+    return [name for option in _with_values(verbs) for name in option.names]
+
+
+def _fish_lines(verbs: list[Verb]) -> Iterable[str]:
+    for verb in verbs:
+        at = "-n " + quote(f"__cnitool_at '{verb.name}:*'")
+        for option in verb.options:
+            words = [
+                f"-s {name[1:]}" if len(name) == 2 else f"-l {name[2:]}" for name in option.names
+            ]
+            if option.value in (FILES, DIRECTORIES):
+                words.append("-rF")
+            elif option.value is not None:
+                words.append("-x")
+                if option.value != NOTHING:
+                    words.append(f"-a {quote(option.value)}")
+            yield f"complete -c cnitool {at} {' '.join(words)} -d {quote(option.help)}\n"
+        if verb.name:
+            first = "-n " + quote("__cnitool_at ':0'")
+            yield f"complete -c cnitool {first} -a {verb.name} -d {quote(verb.help)}\n"
+    for place, kind in _arguments(verbs):
+        if kind == NOTHING or place == ":0":
+            continue
+        at = "-n " + quote(f"__cnitool_at '{place}'")
+        offered = {
+            FILES: "-F",
+            NAMESPACES: "-a '(__cnitool_namespaces)'",
+            NETWORKS: "-a '(__cnitool_networks)'",
+        }.get(kind, f"-a {quote(kind)}")
+        yield f"complete -c cnitool {at} {offered}\n"

@@ -12,7 +12,8 @@ from typing import Any
 
 from libcni import conf
 from libcni.api import PluginFailedError
-from libcni.cnitool import settings
+from libcni.cnitool import holder, settings
+from libcni.cnitool.execution import UndoneError
 from libcni.cnitool.presence import alike
 from libcni.conf import NoConfigsFoundError, NotFoundError
 from libcni.types.errors import (
@@ -61,7 +62,8 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     text = str(error)
     if isinstance(error, NoConfigsFoundError | NotFoundError):
         origin = "from" if os.environ.get("NETCONFPATH") else "the default of"
-        return [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
+        found = [f"that directory is {origin} NETCONFPATH; `cnitool list` shows its networks"]
+        return found + (_about_attachments(options) if verb in ("check", "del", "gc") else [])
     if verb == "add" and _is_conflict(error):
         return _about_conflict(error, options)
     meant = settings.named_namespace(options.get("netns") or "")
@@ -96,6 +98,47 @@ def hints(error: CniError, verb: str, options: dict[str, Any]) -> list[str]:
     return found
 
 
+def _about_attachments(options: dict[str, Any]) -> list[str]:
+    """What is attached to a network that has no configuration any more, and how to get that back.
+
+    For the operator to do: the cached one lacks plugins that lay in files beside the list.
+    """
+    cache = settings.cache(options.get("cache_dir") or "")
+    network = options["network"]
+    try:
+        attached = [one for one in cache.attachments() if one.network == network]
+    except CniError:
+        return []
+    if not attached:
+        return []
+    found = [
+        f"the cache has an attachment to it: {one.container_id} {one.if_name} "
+        f"({one.netns or 'its namespace is not known'})"
+        for one in attached
+    ]
+    found.append("del and gc need the network's configuration back to detach it")
+    for one in attached:
+        if _is_configuration_of(network, one.config):
+            source = cache.results / "-".join((network, one.container_id, one.if_name))
+            target = f"{settings.configuration_directory()}/{network}.conflist"
+            words = shlex.join(["jq", "-r", ".config", str(source)])
+            found.append(
+                "the cache has it as it was at the ADD: "
+                f"{words} | base64 -d >{shlex.quote(target)}"
+            )
+            break
+    return found
+
+
+def _is_configuration_of(network: str, config: bytes) -> bool:
+    """Whether a cached configuration is one of the network with its plugins in it."""
+    try:
+        found = conf.network_conf_from_bytes(config)
+    except CniError:
+        return False
+    return found.name == network and bool(found.plugins)
+
+
 def _about_plugin_path() -> str:
     """What CNI_PATH is, and which of its directories are none."""
     directories = [directory for directory in settings.plugin_path() if directory]
@@ -128,11 +171,37 @@ def _about_conflict(error: CniError, options: dict[str, Any]) -> list[str]:
             f"it is attached already; this looks whether it is whole: {check}",
             f"to attach it anew, detach it first, if nothing uses it: {delete}",
         ]
-    if isinstance(error, PluginFailedError) and error.done:
-        return [_removal(error, options)]
-    if _is_of_the_attachment(str(error), options):
+    found = [_removal(error, options)] if _has_surely_left(error) else []
+    other = _other_holder(str(error), options)
+    if other is not None:
+        return found + _about_holder(other, options)
+    if not found and _is_of_the_attachment(str(error), options):
         return [f"if an ADD that was cut short left it, this removes it: {delete}"]
-    return []
+    return found
+
+
+def _other_holder(text: str, options: dict[str, Any]) -> holder.Holder | None:
+    """The attachment that has what was wanted, if the error names it and it is another one."""
+    found = holder.named_in(text)
+    if found is None:
+        return None
+    mine = settings.container_id(options["netns"]), settings.interface(options.get("ifname") or "")
+    return None if found.may_be(*mine) else found
+
+
+def _about_holder(other: holder.Holder, options: dict[str, Any]) -> list[str]:
+    """How to detach the attachment that has what was wanted; [] when that cannot be told."""
+    try:
+        cached = holder.detachable(other, options["network"], options.get("cache_dir") or "")
+    except CniError:
+        return []
+    found = []
+    for one in cached:
+        ifname = "" if one.if_name == settings.interface("") else one.if_name
+        theirs = {"network": one.network, "netns": one.netns, "ifname": ifname}
+        command = _command("del", {**options, **theirs})
+        found.append(f"{one.netns} has it; this detaches that, if nothing uses it: {command}")
+    return found
 
 
 def _is_of_the_attachment(conflict: str, options: dict[str, Any]) -> bool:
@@ -148,9 +217,24 @@ def _is_of_the_attachment(conflict: str, options: dict[str, Any]) -> bool:
 def _removal(error: CniError, options: dict[str, Any]) -> str:
     """How to remove what a failed ADD has left, and whether something surely is left."""
     delete = _command("del", options)
-    if isinstance(error, PluginFailedError) and error.done:
-        return f"the plugins before it have attached it already; to remove what is left: {delete}"
-    return f"to remove what is left of it: {delete}"
+    if not isinstance(error, PluginFailedError):
+        return f"to remove what is left of it: {delete}"
+    if not error.done:
+        return f"to remove what may be left of it: {delete}"
+    attached = "the plugins before it have attached it already"
+    if _fails_del_too(error):
+        return (
+            f"{attached}; first correct the configuration or CNI_PATH, as del asks this plugin "
+            f"too; then, to remove what is left: {delete}"
+        )
+    return f"{attached}; to remove what is left: {delete}"
+
+
+def _fails_del_too(error: CniError) -> bool:
+    """Whether the plugin would fail DEL, too, for what it failed ADD for."""
+    return error.code == INCOMPATIBLE_VERSION or any(
+        words in str(error) for words in ("failed to find plugin", "invalid plugin name")
+    )
 
 
 def _validate_finds_something(options: dict[str, Any]) -> bool:
@@ -169,12 +253,19 @@ def _validate_finds_something(options: dict[str, Any]) -> bool:
     return True
 
 
-def _may_have_left(error: CniError) -> bool:
-    """Whether the plugins of a failed ADD may have changed something."""
+def _has_surely_left(error: CniError) -> bool:
+    """Whether plugins of a failed ADD have succeeded before it failed."""
     if isinstance(error, PluginFailedError):
-        return error.done > 0 or error.code not in _REFUSALS
+        return error.done > 0
     # All of them are done, and their result could not be remembered.
     return error.code == IO_FAILURE and "cached result" in error.msg
+
+
+def _may_have_left(error: CniError) -> bool:
+    """Whether the plugins of a failed ADD may have changed something that is there yet."""
+    if _has_surely_left(error) or not isinstance(error, PluginFailedError):
+        return _has_surely_left(error)
+    return error.code not in _REFUSALS and not isinstance(error.__cause__, UndoneError)
 
 
 def _is_attached(options: dict[str, Any]) -> bool:

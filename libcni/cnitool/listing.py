@@ -37,7 +37,11 @@ def networks(directory: str) -> list[dict[str, Any]]:
 
 
 def attachments(cache_dir: str) -> list[dict[str, Any]]:
-    """Every cached attachment with its addresses and whether its namespace is still there."""
+    """Every cached attachment with its addresses and whether its namespace is still there.
+
+    `netns` and `netnsExists` are None where the cache does not name the namespace: older
+    releases of Go's libcni did not note it, that of podman 4 for one.
+    """
     return [_attachment(a) for a in settings.cache(cache_dir).attachments()]
 
 
@@ -79,10 +83,17 @@ def _attachment(attachment: NetworkAttachment) -> dict[str, Any]:
         "network": attachment.network,
         "containerID": attachment.container_id,
         "ifname": attachment.if_name,
-        "netns": attachment.netns,
-        "netnsExists": bool(attachment.netns) and os.path.exists(attachment.netns),
+        "netns": attachment.netns or None,
+        "netnsExists": os.path.exists(attachment.netns) if attachment.netns else None,
         "addresses": addresses,
     }
+
+
+def _namespace(entry: dict[str, Any]) -> str:
+    """The cell of a table; that it is gone is said only where it is known which it is."""
+    if entry["netns"] is None:
+        return "unknown"
+    return str(entry["netns"]) if entry["netnsExists"] else f"{entry['netns']} (gone)"
 
 
 def show(output: str, cache_dir: str) -> int:
@@ -147,7 +158,7 @@ def _print_all(
                 entry["containerID"],
                 entry["ifname"],
                 " ".join(entry["addresses"]) or "-",
-                (entry["netns"] or "-") + ("" if entry["netnsExists"] else " (gone)"),
+                _namespace(entry),
             )
             for entry in attached
         ],

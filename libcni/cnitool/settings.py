@@ -12,6 +12,7 @@ from libcni import conf
 from libcni.api import DEFAULT_PATH, CNIConfig, RuntimeConf
 from libcni.cache import DEFAULT_DIRECTORY as CACHE_DIRECTORY
 from libcni.cache import Cache
+from libcni.cnitool.execution import WatchingExecutor
 from libcni.types.errors import INVALID_ENVIRONMENT, CniError
 
 #: Where `ip netns` has its namespaces.
@@ -30,7 +31,7 @@ def plugin_path() -> list[str]:
 
 def cni(cache_dir: str) -> CNIConfig:
     """The runtime API on these directories."""
-    return CNIConfig(plugin_path(), cache_dir)
+    return CNIConfig(plugin_path(), cache_dir, WatchingExecutor())
 
 
 def cache(cache_dir: str) -> Cache:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,20 @@ from libcni.jsontext import loads
 from libcni.schema import explain
 from libcni.schema.canonical import canonical
 from libcni.schema.explain import within
+from libcni.skel.env import is_identifier
 from libcni.skel.plugin import package_of
 from libcni.skel.request import Request
 from libcni.types.errors import IO_FAILURE, CniError
 from libcni.version import NEWEST, SUPPORTED
 
+#: What stands for it instead of a file's path.
+STANDARD_INPUT = "-"
+
 
 def validate(paths: list[str], ask_plugins: bool) -> int:
     """Check the files, by default all of $NETCONFPATH; 1 if any is wrong, else 0.
+
+    paths: those that are given twice are looked at once; STANDARD_INPUT is that.
 
     One line for each file that is right on stdout; for each fault file, path, value and
     expectation on stderr, and a warning for what is allowed but seldom meant: a key that looks
@@ -38,25 +46,25 @@ def validate(paths: list[str], ask_plugins: bool) -> int:
     to be found. ask_plugins: execute VERSION of every plugin as well, so that one that is absent
     is a fault.
     """
-    files = [Path(path) for path in paths]
-    if not files:
+    if not paths:
         directory = settings.configuration_directory()
         files = conf.conf_files(directory, [".conflist", ".conf", ".json"])
         if not files:
             raise conf.NoConfigsFoundError(directory)
+        paths = [str(file) for file in files]
     wrong = 0
-    names: dict[str, Path] = {}
-    for file in files:
-        found = check_file(file)
-        if found.network is not None:
-            name = found.network.name
-            if name in names:
-                found.faults.append(f"name: {name!r} is taken by {names[name]}")
-            names.setdefault(name, file)
-            if not ask_plugins:
-                found.warnings += strangers(found.plugins)
-            elif not found.faults:
-                found.faults += ask(found.network, found.plugins)
+    names: dict[str, str] = {}
+    for path in _each_once(paths):
+        file = "standard input" if path == STANDARD_INPUT else path
+        found = check_standard_input() if path == STANDARD_INPUT else check_file(Path(path))
+        if found.name in names:
+            found.faults.append(f"name: {found.name!r} is taken by {names[found.name]}")
+        elif found.name:
+            names[found.name] = file
+        if ask_plugins and found.network is not None and not found.faults:
+            found.faults += ask(found.network, found.plugins)
+        else:
+            found.warnings += strangers(found.plugins)
         for warning in found.warnings:
             print(f"{file}: warning: {warning}", file=sys.stderr)
         for fault in found.faults:
@@ -67,16 +75,26 @@ def validate(paths: list[str], ask_plugins: bool) -> int:
     return 1 if wrong else 0
 
 
+def _each_once(paths: list[str]) -> list[str]:
+    """Without those that name a file again. A symbolic link is a file to runtimes, too."""
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(path if path == STANDARD_INPUT else os.path.abspath(path), path)
+    return list(first.values())
+
+
 @dataclass
 class Findings:
     """What a look at one file found.
 
-    network: None when it could not be read as one. plugins: the network's, each with its path in
-    the file: plugins[0] in a list, "" where the file is the plugin.
+    network: None when it could not be read as one. name: the network's, "" where there is none.
+    plugins: those that can be read, each with its path in the file: plugins[0] in a list, ""
+    where the file is the plugin.
     """
 
     faults: list[str]
     network: conf.NetworkConfigList | None = None
+    name: str = ""
     plugins: list[tuple[str, conf.PluginConfig]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -84,9 +102,29 @@ class Findings:
 def check_file(file: Path) -> Findings:
     """Check one file by itself, without executing anything."""
     try:
-        data = file.read_bytes()
+        return _check(file, file.read_bytes())
     except OSError as error:
-        return Findings([str(CniError(IO_FAILURE, error.strerror or "cannot be read"))])
+        return _unreadable(error)
+
+
+def check_standard_input() -> Findings:
+    """`check_file` of what standard input gives, as if it lay in $NETCONFPATH.
+
+    A list is told from a single plugin by its `plugins`.
+    """
+    try:
+        with open(0, "rb", closefd=False) as stream:
+            data = stream.read()
+    except OSError as error:
+        return _unreadable(error)
+    return _check(Path(settings.configuration_directory(), "standard input"), data)
+
+
+def _unreadable(error: OSError) -> Findings:
+    return Findings([str(CniError(IO_FAILURE, error.strerror or "cannot be read"))])
+
+
+def _check(file: Path, data: bytes) -> Findings:
     try:
         document = loads(data, "it")
     except CniError as error:
@@ -97,7 +135,9 @@ def check_file(file: Path) -> Findings:
     is_list = file.suffix == ".conflist" or (
         file.suffix not in (".conf", ".json") and "plugins" in document
     )
-    faults = _explain("conflist" if is_list else "netconf", document)
+    found = Findings(_explain("conflist" if is_list else "netconf", document))
+    if isinstance(document.get("name"), str):
+        found.name = document["name"]
     try:
         if is_list:
             network = conf.network_conf_in(file, data)
@@ -106,31 +146,75 @@ def check_file(file: Path) -> Findings:
     except CniError as error:
         # How to mend a file that is misnamed goes before what a schema for others has to say.
         fault = str(error).removeprefix(f"{file}: ")
-        return Findings([fault] if error.details else faults or [fault])
+        is_misnamed = bool(error.details) and ("plugins" in document) != is_list
+        found.faults = [fault] if is_misnamed else found.faults or [fault]
+        network = _plugins_alone(document)
+        found.plugins = _legible(document) if is_list else []
+    else:
+        found.network = network
+        found.faults = found.faults or _check_version(network)
+        found.plugins = [
+            (f"plugins[{index}]" if is_list else "", plugin)
+            for index, plugin in enumerate(network.plugins)
+        ]
+    found.warnings = [f"{key} is given more than once; the last counts" for key in repeated(data)]
+    for place, plugin in found.plugins:
+        faults, warnings = _check_plugin(_sound(network), plugin, place)
+        found.faults += faults
+        found.warnings += warnings
+    found.faults += too_small_for_ipv6([(p, plugin.document) for p, plugin in found.plugins])
+    found.faults = list(dict.fromkeys(found.faults))
+    return found
+
+
+def _plugins_alone(document: dict[str, Any]) -> conf.NetworkConfigList:
+    """What can be said of a list that cannot be read, for the sake of its plugins."""
+    version = document.get("cniVersion")
+    return conf.NetworkConfigList("", version if isinstance(version, str) else "", (), b"")
+
+
+def _legible(document: dict[str, Any]) -> list[tuple[str, conf.PluginConfig]]:
+    """The plugins that can be read, each with its path, in a list that cannot."""
+    found = []
+    entries = document.get("plugins")
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        try:
+            plugin = conf.network_plugin_conf_from_bytes(json.dumps(entry).encode())
+        except CniError:
+            continue  # among what the schema of lists says, or why the list cannot be read
+        found.append((f"plugins[{index}]", plugin))
+    return found
+
+
+def _sound(network: conf.NetworkConfigList) -> conf.NetworkConfigList:
+    """With a name and a version that no plugin would refuse: that they are wrong is said once."""
+    name = network.name if is_identifier(network.name) else "network"
+    version = network.cni_version or "0.1.0"
+    return replace(network, name=name, cni_version=version if version in SUPPORTED else NEWEST)
+
+
+def _check_plugin(
+    network: conf.NetworkConfigList, plugin: conf.PluginConfig, place: str
+) -> tuple[list[str], list[str]]:
+    """Faults and warnings of one plugin. place: its path in the file."""
+    stdin, types = _stdin_of(network, plugin)
+    given = _given(plugin, place not in ("", "plugins[0]"))
+    delegates = _of_plugin(plugin.type, "delegates")
+    readers = types if delegates is None else types[:1]  # its delegate asks the IPAM plugin
+    misfits = [fault for type_ in readers for fault in _fits(type_, stdin, given, place)]
+    faults = misfits or _refuses_addresses(types, stdin, given, place)
+    warnings = misspelled(stdin, types, place)
+    if delegates is not None and not misfits:
+        request = _request(plugin.type, given | _canonical(plugin.type, stdin))
+        for key, handed in delegates(request):
+            faults += _fits_delegate(handed, place, key)
+            given_it = request.config.get(key, {})
+            warnings += misspelled(given_it, [handed["type"]], within(place, key))
+    warnings += unmet(plugin, place)
+    warnings += without_addresses(plugin, place)
     if not faults:
-        faults = _check_version(network)
-    warnings = [f"{place} is given more than once; the last counts" for place in repeated(data)]
-    plugins = [(f"plugins[{i}]" if is_list else "", p) for i, p in enumerate(network.plugins)]
-    for index, (place, plugin) in enumerate(plugins):
-        stdin, types = _stdin_of(network, plugin)
-        given = _given(plugin, index)
-        delegates = _of_plugin(plugin.type, "delegates")
-        readers = types if delegates is None else types[:1]  # its delegate asks the IPAM plugin
-        misfits = [fault for type_ in readers for fault in _fits(type_, stdin, given, place)]
-        faults += misfits or _refuses_addresses(types, stdin, given, place)
-        warnings += misspelled(stdin, types, place)
-        if delegates is not None and not misfits:
-            request = _request(plugin.type, given | _canonical(plugin.type, stdin))
-            for key, handed in delegates(request):
-                faults += _fits_delegate(handed, place, key)
-                given_it = request.config.get(key, {})
-                warnings += misspelled(given_it, [handed["type"]], within(place, key))
-        warnings += unmet(plugin, place)
-        warnings += without_addresses(plugin, place)
-        if not faults:
-            warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
-    faults += too_small_for_ipv6([(place, plugin.document) for place, plugin in plugins])
-    return Findings(list(dict.fromkeys(faults)), network, plugins, warnings)
+        warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
+    return faults, warnings
 
 
 def _check_version(network: conf.NetworkConfigList) -> list[str]:
@@ -156,11 +240,11 @@ def _types_in(document: dict[str, Any]) -> list[str]:
     return [type_ for type_ in types if isinstance(type_, str) and type_]
 
 
-def _given(plugin: conf.PluginConfig, index: int) -> dict[str, Any]:
+def _given(plugin: conf.PluginConfig, is_chained: bool) -> dict[str, Any]:
     """What a plugin's own reading wants to know besides: whether a plugin of the list comes before
     it, and what the runtime may still say."""
     given: dict[str, Any] = {"capabilities": plugin.capabilities}
-    if index:
+    if is_chained:
         given["prevResult"] = {"cniVersion": NEWEST}
     return given
 

@@ -20,7 +20,8 @@ def run(options: argparse.Namespace) -> None:
     network = conf.load_network_conf(settings.configuration_directory(), options.network)
     cni = settings.cni(options.cache_dir or "")
     if options.verb == "status":
-        _say_if_not_asked(network, "STATUS")
+        if not _has_newest_verbs(network):
+            print(f"the plugins are not asked: {_without(network, 'STATUS')}", file=sys.stderr)
         _ask_status(network, cni)
         return
     if options.verb == "gc":
@@ -66,8 +67,16 @@ def _collect(network: conf.NetworkConfigList, cni: CNIConfig, cache_dir: str) ->
     if network.disable_gc:
         print("not done: the network has disableGC", file=sys.stderr)
         return
-    _say_if_not_asked(network, "GC")
     before = _attached(network, cache_dir)
+    if not _has_newest_verbs(network):
+        what = (
+            "what is remembered as attached is detached by DEL"
+            if before
+            else "nothing is remembered as attached, so nothing is done"
+        )
+        print(
+            f"the plugins are not asked for GC: {_without(network, 'GC')}; {what}", file=sys.stderr
+        )
     try:
         cni.gc_network_list(network, None)
     finally:
@@ -83,11 +92,13 @@ def _attached(network: conf.NetworkConfigList, cache_dir: str) -> list[NetworkAt
     return [attachment for attachment in cached if attachment.network == network.name]
 
 
-def _say_if_not_asked(network: conf.NetworkConfigList, verb: str) -> None:
-    """A verb that plugins have since 1.1.0."""
-    if not version.greater_or_equal(network.cni_version, "1.1.0"):
-        told = network.cni_version or "0.1.0"
-        print(f"not asked: cniVersion {told} has no {verb} (1.1.0 has)", file=sys.stderr)
+def _has_newest_verbs(network: conf.NetworkConfigList) -> bool:
+    """Whether the network's version has STATUS and GC."""
+    return version.greater_or_equal(network.cni_version, "1.1.0")
+
+
+def _without(network: conf.NetworkConfigList, verb: str) -> str:
+    return f"cniVersion {network.cni_version or '0.1.0'} has no {verb} (1.1.0 has)"
 
 
 def _not_taken(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list[str]:

@@ -24,7 +24,11 @@ def exec_plugin(
     overrides: CNI_* variables on top of our environment. timeout: seconds. What it writes to
     stderr goes to ours. Raises the plugin's own CniError, or CniError 104 when it gave none.
     """
-    outcome = spawn(path, (), overrides, stdin, timeout)
+    return answer(path, spawn(path, (), overrides, stdin, timeout))
+
+
+def answer(path: str, outcome: Outcome) -> bytes:
+    """What `exec_plugin` returns and raises for the plugin at `path` that has ended so."""
     if outcome.status == 0 or outcome.stdout:
         _forward(outcome.stderr)
     if outcome.status:

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +13,7 @@ from typing import Any
 import pytest
 
 from libcni.api import CNIConfig, RuntimeConf
-from libcni.cnitool.__main__ import main, parser
-from libcni.cnitool.completion import SHELLS, script
+from libcni.cnitool.__main__ import main
 from libcni.conf import load_network_conf
 from libcni.types.errors import TRY_AGAIN_LATER
 from tests.rig.host import Host, Netns
@@ -52,7 +49,7 @@ def test_status_says_when_nobody_is_asked(desk: Desk, version: str) -> None:
     desk.network(version=version)
     assert desk.run("status", "net") == 0
     told = version or "0.1.0"
-    assert desk.err == f"not asked: cniVersion {told} has no STATUS (1.1.0 has)\n"
+    assert desk.err == f"the plugins are not asked: cniVersion {told} has no STATUS (1.1.0 has)\n"
     assert desk.out == "" and desk.recorder.take() == []
 
 
@@ -145,6 +142,43 @@ def test_gc_and_status_do_not_offer_a_namespace(
     assert "netns" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("verb", "listed"),
+    [
+        ("add", ["--ifname", "--cache-dir"]),
+        ("check", ["--ifname", "--cache-dir"]),
+        ("del", ["--ifname", "--cache-dir"]),
+        ("gc", ["--cache-dir"]),
+        ("list", ["--cache-dir"]),
+        ("status", []),
+        ("validate", []),
+        ("version", []),
+    ],
+)
+def test_help_lists_the_options_that_a_verb_uses_and_takes_the_others(
+    desk: Desk, capfd: pytest.CaptureFixture[str], verb: str, listed: list[str]
+) -> None:
+    assert main(["help", verb]) == 0
+    text = capfd.readouterr().out
+    assert [option for option in ("--ifname", "--cache-dir") if option in text] == listed
+    desk.network()
+    words = {"gc": ["net"], "status": ["net"]}.get(verb, [])
+    if verb not in ("add", "check", "del"):
+        assert desk.run(verb, "-i", "eth1", *words) == 0
+
+
+def test_the_output_of_list_is_described(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--help"]) == 0
+    assert "tables (the default), all of it as JSON" in capfd.readouterr().out
+
+
+def test_an_empty_interface_name_is_not_eth0(desk: Desk) -> None:
+    desk.network()
+    assert desk.run("add", "-i", "", "net", NETNS) == 1
+    assert "argument -i/--ifname: the name is empty" in desk.err
+    assert desk.recorder.take() == []
+
+
 def test_help_about_a_verb(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "add"]) == 0
     assert "usage: cnitool add" in capfd.readouterr().out
@@ -174,6 +208,19 @@ def test_gc_takes_every_attachment_of_the_network(desk: Desk) -> None:
     assert desk.err == ""
 
 
+def test_gc_without_a_gc_of_the_plugins_says_that_it_detaches(desk: Desk) -> None:
+    desk.network(version="0.4.0")
+    assert desk.run("add", "net", NETNS) == 0
+    desk.recorder.take()
+    assert desk.run("gc", "net") == 0
+    assert desk.err.splitlines() == [
+        "the plugins are not asked for GC: cniVersion 0.4.0 has no GC (1.1.0 has); "
+        "what is remembered as attached is detached by DEL",
+        f"detached {CONTAINER} eth0 ({NETNS})",
+    ]
+    assert [call["command"] for call in desk.recorder.take()] == ["DEL"]
+
+
 def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
     for netns in (NETNS, "/run/netns/red"):
         desk.network()
@@ -184,51 +231,16 @@ def test_gc_says_what_it_did_not_do(desk: Desk) -> None:
         assert "busy" in desk.err
         desk.network(version="1.0.0")
         assert desk.run("gc", "net") == 0
-        assert desk.err == "not asked: cniVersion 1.0.0 has no GC (1.1.0 has)\n"
+        assert desk.err == (
+            "the plugins are not asked for GC: cniVersion 1.0.0 has no GC (1.1.0 has); "
+            "nothing is remembered as attached, so nothing is done\n"
+        )
     desk.recorder.take()
     document = {"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "one"}]}
     desk.write("10-net.conflist", document | {"disableGC": True})
     assert desk.run("gc", "net") == 0
     assert desk.err == "not done: the network has disableGC\n"
     assert desk.recorder.take() == []
-
-
-# ---- completion
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_completion_knows_every_verb(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    text = capfd.readouterr().out
-    for verb in ("add", "check", "del", "gc", "status", "validate", "list", "version"):
-        assert verb in text
-    program = shutil.which(shell)
-    if program and shell != "fish":
-        subprocess.run([program, "-n"], input=text.encode(), check=True)
-
-
-def test_bash_completes(desk: Desk, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "cnitool").write_text("#!/bin/sh\necho net\necho other\n")
-    (tmp_path / "cnitool").chmod(0o755)
-
-    def complete(*words: str) -> list[str]:
-        line = " ".join(f"'{word}'" for word in ("cnitool", *words))
-        code = (
-            f"{script('bash', parser())}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}\n"
-            '_cnitool; printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            ["bash", "-c", code], capture_output=True, text=True, check=True, env=environment
-        )
-        return done.stdout.split()
-
-    assert complete("st") == ["status"]
-    assert complete("add", "n") == ["net"]
-    assert complete("-i", "eth1", "del", "") == ["net", "other"]
-    assert complete("list", "-o", "j") == ["json"]
-    assert complete("add", "--if") == ["--ifname"]
-    assert complete("--v") == ["--version"]
 
 
 # ---- with real plugins

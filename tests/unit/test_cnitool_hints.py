@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ import sys
 
 import pytest
 
+from libcni import boot
+from libcni.cache import Cache, NetworkAttachment
 from libcni.cnitool import settings
 from libcni.types.errors import (
     CONFLICT,
@@ -21,7 +24,7 @@ from libcni.types.errors import (
     TRY_AGAIN_LATER,
 )
 from tests.rig.plugins import ROOT
-from tests.unit.desk import CONTAINER, NETNS, Desk, bridge
+from tests.unit.desk import CONTAINER, NETNS, RESULT, Desk, bridge
 
 
 def hints(desk: Desk) -> list[str]:
@@ -46,7 +49,7 @@ def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
         'Error: plugin type="one" failed (add): busy',
         "Code: 11",
         "Hint: the cause passes by itself: try again",
-        f"Hint: to remove what is left of it: {delete}",
+        f"Hint: to remove what may be left of it: {delete}",
     ]
 
 
@@ -289,3 +292,130 @@ def test_a_failed_status_says_who_spoke(desk: Desk) -> None:
         'Error: plugin type="two" failed (status): no subnet file',
         "Code: 50",
     ]
+
+
+def test_a_plugin_that_is_not_found_fails_the_del_too(desk: Desk) -> None:
+    plugins = [{"type": "one"}, {"type": "firewal"}]
+    desk.write("10.conflist", {"cniVersion": "1.1.0", "name": "net", "plugins": plugins})
+    assert desk.run("add", "net", NETNS) == 1
+    meant, _, last = hints(desk)
+    assert meant == "did you mean firewall?"
+    assert last == (
+        "the plugins before it have attached it already; first correct the configuration or "
+        "CNI_PATH, as del asks this plugin too; then, to remove what is left: "
+        f"cnitool del net {NETNS} --cache-dir {desk.cache}"
+    )
+
+
+RED = "/run/netns/red"
+HELD = [
+    "requested IP address 10.0.0.50 is not available; reserved for container {} interface {}",
+    "address 10.0.0.50 of network net is held by container {} interface {}; detach that one first",
+    "hostPort 80/tcp for network net, container c, interface eth0 is taken by network net, "
+    "container {}, interface {}",
+]
+
+
+@pytest.mark.parametrize("text", HELD)
+def test_what_another_has_is_freed_by_that_ones_del(desk: Desk, text: str) -> None:
+    desk.network()
+    assert desk.run("add", "net", RED) == 0
+    assert desk.run("add", "net", RED, "-i", "net1") == 0
+    red = settings.container_id(RED)
+    delete = f"this detaches that, if nothing uses it: cnitool del net {RED}"
+    for ifname, option in (("eth0", ""), ("net1", " -i net1")):
+        desk.recorder.fail("one", "ADD", CONFLICT, text.format(red, ifname))
+        assert desk.run("add", "net", NETNS) == 1
+        assert hints(desk) == [f"{RED} has it; {delete}{option} --cache-dir {desk.cache}"]
+    desk.recorder.fail("one", "ADD", CONFLICT, text.format(CONTAINER, "eth0"))
+    assert desk.run("add", "net", NETNS) == 1
+    (only,) = hints(desk)
+    assert only.startswith("if an ADD that was cut short left it, this removes it: cnitool del")
+
+
+@pytest.mark.parametrize("text", HELD)
+def test_no_del_is_advised_for_a_holder_that_is_not_known(desk: Desk, text: str) -> None:
+    desk.network()
+    desk.recorder.fail("one", "ADD", CONFLICT, text.format("cnitool-0123456789", "eth0"))
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+    # A runtime's container: its ID is not the one that cnitool makes of its namespace.
+    runtimes = NetworkAttachment("pod", "net", "eth0", b"{}", RED, result=RESULT)
+    Cache(desk.cache).add(runtimes)
+    desk.recorder.fail("one", "ADD", CONFLICT, text.format("pod", "eth0"))
+    assert desk.run("add", "net", NETNS) == 1
+    assert hints(desk) == []
+
+
+def test_what_the_plugins_before_it_left_goes_before_what_another_has(desk: Desk) -> None:
+    two_plugins(desk)
+    assert desk.run("add", "net", RED) == 0
+    text = HELD[-1].format(settings.container_id(RED), "eth0")
+    desk.recorder.fail("two", "ADD", CONFLICT, text)
+    assert desk.run("add", "net", NETNS) == 1
+    first, second = hints(desk)
+    assert f"to remove what is left: cnitool del net {NETNS}" in first
+    assert f"{RED} has it; " in second
+
+
+@pytest.mark.parametrize(
+    ("stderr", "end", "is_left"),
+    [
+        ("", "exit 1", False),
+        ("about something else\\n", "exit 1", False),
+        ("a line\\nundo: cannot delete veth0\\n", "exit 1", True),
+        ("", "kill -9 $$", True),
+    ],
+)
+def test_a_plugin_of_ours_that_has_undone_its_add_has_left_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, stderr: str, end: str, is_left: bool
+) -> None:
+    desk.network()
+    program = desk.recorder.directory / "one"
+    answer = json.dumps({"code": KERNEL, "msg": "no buffers"})
+    program.write_text(f"#!/bin/sh\nprintf '{stderr}' >&2\necho '{answer}'\n{end}\n")
+    for ours in (False, True):
+        monkeypatch.setattr(boot, "program", str(program) if ours else "/proc/self/exe")
+        assert desk.run("add", "net", NETNS) == 1
+        removal = f"to remove what may be left of it: cnitool del net {NETNS}"
+        assert (removal in desk.err) == (is_left or not ours)
+        assert "no buffers" in desk.err
+
+
+@pytest.mark.parametrize("words", [["del", "net", NETNS], ["check", "net", NETNS], ["gc", "net"]])
+def test_attachments_of_a_network_without_its_configuration(desk: Desk, words: list[str]) -> None:
+    file = desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    Cache(desk.cache).add(NetworkAttachment("pod", "net", "eth0", b"{}", "", result=RESULT))
+    # Of a runtime that is less strict with names than we are.
+    odd = NetworkAttachment("a pod", "net", "eth0", file.read_bytes(), RED, result=RESULT)
+    (desk.cache / "results/net-a pod-eth0").write_bytes(odd.encode())
+    file.unlink()
+    for others in ([], ["other"]):
+        for name in others:
+            desk.network(name)
+        assert desk.run(*words) == 1
+        cached, target = desk.cache / "results/net-a pod-eth0", desk.net_d / "net.conflist"
+        assert hints(desk)[1:] == [
+            f"the cache has an attachment to it: a pod eth0 ({RED})",
+            f"the cache has an attachment to it: {CONTAINER} eth0 ({NETNS})",
+            "the cache has an attachment to it: pod eth0 (its namespace is not known)",
+            "del and gc need the network's configuration back to detach it",
+            "the cache has it as it was at the ADD: "
+            f"jq -r .config '{cached}' | base64 -d >{target}",
+        ]
+    assert desk.run("add", "net", NETNS) == 1
+    assert len(hints(desk)) == 1
+    desk.recorder.take()
+    target.write_bytes(base64.b64decode(json.loads(cached.read_text())["config"]))
+    assert desk.run("del", "net", NETNS) == 0
+    assert [call["command"] for call in desk.recorder.take()] == ["DEL"]
+
+
+def test_no_configuration_is_offered_that_is_not_cached(desk: Desk) -> None:
+    for netns, config in ((NETNS, b""), (RED, b'{"cniVersion": "1.0.0", "name": "net"}')):
+        container = settings.container_id(netns)
+        Cache(desk.cache).add(NetworkAttachment(container, "net", "eth0", config, netns))
+    assert desk.run("del", "net", NETNS) == 1
+    assert hints(desk)[-1] == "del and gc need the network's configuration back to detach it"
+    assert len(hints(desk)) == 4

@@ -44,6 +44,22 @@ def test_list(desk: Desk) -> None:
     ]
 
 
+def test_list_does_not_take_an_unknown_namespace_for_gone(desk: Desk) -> None:
+    """As podman 4 has attachments in the cache: without `netns`."""
+    desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    file = desk.cache / "results" / f"net-{CONTAINER}-eth0"
+    document = json.loads(file.read_text())
+    del document["netns"]
+    file.write_text(json.dumps(document))
+    assert desk.run("list") == 0
+    assert desk.out.splitlines()[-1].endswith("10.0.0.2/24  unknown")
+    assert "(gone)" not in desk.out
+    assert desk.run("list", "-o", "json") == 0
+    (attachment,) = json.loads(desk.out)["attachments"]
+    assert attachment["netns"] is None and attachment["netnsExists"] is None
+
+
 def test_list_of_nothing(desk: Desk) -> None:
     assert desk.run("list") == 0
     assert desk.out.count("none") == 2

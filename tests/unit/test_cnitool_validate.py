@@ -299,3 +299,104 @@ def test_a_misnamed_file_is_told_its_name_by_every_verb(
 def test_a_list_in_a_file_that_no_runtime_reads_is_a_list(desk: Desk) -> None:
     file = desk.write("draft.txt", _LIST)
     assert desk.run("validate", str(file)) == 0, desk.err
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"disableCheck": "yes"}, 'disableCheck: "yes"'),
+        ({"loadOnlyInlinedPlugins": 1}, "loadOnlyInlinedPlugins: 1"),
+        ({"name": "../x"}, 'name: "../x"'),
+        ({"name": "../x", "disableCheck": "yes"}, 'also: name: "../x"'),
+        ({"name": None}, "name"),
+        ({"cniVersion": 1}, "cniVersion: 1"),
+        ({"cniVersion": "9.9.9"}, 'cniVersion: "9.9.9"'),
+    ],
+)
+def test_validate_says_what_is_wrong_with_plugins_of_a_list_that_is_wrong_itself(
+    desk: Desk, members: dict[str, Any], words: str
+) -> None:
+    document = bridge(mtu="big", isDefaltGateway=True) | members
+    document["plugins"] += [{"type": "nowhere-at-all"}, {"type": "firewall", "backend": "nft"}]
+    document = {key: value for key, value in document.items() if value is not None}
+    file = desk.write("10.conflist", document)
+    for options in ([], ["--plugins"]):
+        assert desk.run("validate", *options) == 1
+        first, *others = [line for line in desk.err.splitlines() if "warning" not in line]
+        assert first.startswith(f"{file}: ") and words in first
+        (mtu,) = others
+        assert mtu.startswith(f'{file}: plugins[0].mtu: "big" is not')
+        assert "plugins[0].isDefaltGateway is not a known key" in desk.err
+        assert 'plugins[1].type: there is no plugin "nowhere-at-all"' in desk.err
+        assert 'plugins[2].backend: "nft" is none of' in desk.err
+        assert "must be called as chained plugin" not in desk.err
+
+
+def test_validate_keeps_the_place_of_plugins_beside_one_that_cannot_be_read(desk: Desk) -> None:
+    document = bridge()
+    document["plugins"][:0] = [{"type": 1}, "bridge"]
+    document["plugins"].append({"type": "firewall"})
+    document["plugins"][2]["mtu"] = "big"
+    desk.write("10.conflist", document)
+    assert desk.run("validate") == 1
+    assert "plugins[0].type" in desk.err and "plugins[1]" in desk.err
+    assert "plugins[2].mtu" in desk.err
+    assert "must be called as chained plugin" not in desk.err
+
+
+def test_validate_advises_on_a_plugin_though_another_is_wrong(desk: Desk) -> None:
+    document = bridge(mtu="big")
+    document["plugins"].append({"type": "firewall", "backend": "nft"})
+    desk.write("10.conflist", document)
+    assert desk.run("validate") == 1
+    assert "plugins[0].mtu" in desk.err and 'plugins[1].backend: "nft" is none of' in desk.err
+
+
+def test_validate_looks_once_at_a_file_that_is_given_twice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = desk.write("10.conflist", bridge())
+    monkeypatch.chdir(desk.net_d)
+    assert desk.run("validate", str(file), "10.conflist", f"{desk.net_d}/./10.conflist") == 0
+    assert (desk.out, desk.err) == (f"{file}: ok\n", "")
+    # A link is one more file to a runtime.
+    (desk.net_d / "20.conflist").symlink_to(file)
+    assert desk.run("validate") == 1
+    assert desk.err == f"{desk.net_d}/20.conflist: name: 'net' is taken by {file}\n"
+
+
+@pytest.mark.parametrize(
+    ("document", "out", "err"),
+    [
+        (bridge(), "standard input: ok\n", ""),
+        ({"name": "n", "type": "loopback", "cniVersion": "1.0.0"}, "standard input: ok\n", ""),
+        (bridge(mtu="big"), "", "standard input: plugins[0].mtu: "),
+        ({"name": "n"}, "", "standard input: "),
+        ("{", "", "standard input: it is not valid JSON"),
+    ],
+)
+def test_validate_reads_standard_input(desk: Desk, document: Any, out: str, err: str) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, (document if isinstance(document, str) else json.dumps(document)).encode())
+    os.close(writer)
+    before = os.dup(0)
+    os.dup2(reader, 0)
+    try:
+        assert desk.run("validate", "-", "-") == (not out)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(reader)
+    assert desk.out == out
+    assert desk.err.startswith(err) and bool(desk.err) == bool(err)
+
+
+def test_validate_finds_standard_input_closed(desk: Desk) -> None:
+    before = os.dup(0)
+    os.close(0)
+    try:
+        assert desk.run("validate", "-") == 1
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    assert desk.err == "standard input: Bad file descriptor\n"
