@@ -20,7 +20,7 @@ CHURN ?= 5000
 APT_BUILD := python3-venv libpython3.11-dev gcc libc6-dev zlib1g-dev libexpat1-dev binutils \
   iproute2 iputils-ping
 APT_TEST := iptables nftables conntrack ethtool procps busybox-static containerd runc \
-  containernetworking-plugins etcd-server iperf3 openssl firewalld dbus-daemon podman systemd
+  containernetworking-plugins etcd-server iperf3 openssl firewalld dbus-daemon podman systemd zsh fish
 
 export PYTHONPATH := $(CURDIR)$(foreach p,$(wildcard plugins/*),:$(CURDIR)/$(p))
 
