@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -128,7 +129,8 @@ def check_file(file: Path) -> Findings:
         warnings += unmet(plugin, place)
         warnings += without_addresses(plugin, place)
         if not faults:
-            warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
+            read = given | stdin
+            warnings += [warning for type_ in types for warning in _advice(type_, read, place)]
     faults += too_small_for_ipv6([(place, plugin.document) for place, plugin in plugins])
     return Findings(list(dict.fromkeys(faults)), network, plugins, warnings)
 
@@ -215,13 +217,18 @@ def _request(type_: str, document: dict[str, Any]) -> Request:
     return Request("ADD", type_, document, document["cniVersion"], attachment)
 
 
-def _refusal(place: str, refuse: Callable[..., None], *arguments: object) -> list[str]:
+def _refusal(
+    place: str, refuse: Callable[..., None], request: Request, *arguments: object
+) -> list[str]:
     """What a schema cannot say: whatever a plugin refuses when it reads the configuration."""
     try:
-        refuse(*arguments)
+        refuse(request, *arguments)
     except CniError as error:
-        prefix = f"{place}: " if place else ""
-        return [prefix + (f"{error.msg}; {error.details}" if error.details else error.msg)]
+        # A message that begins with the path of a key ("mtu: …") is about what is there.
+        key = re.split(r"[.\[]", error.msg.partition(": ")[0])[0]
+        between = "." if key in request.config else ": "
+        text = f"{error.msg}; {error.details}" if error.details else error.msg
+        return [f"{place}{between}{text}" if place else text]
     return []
 
 
