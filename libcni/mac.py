@@ -32,7 +32,7 @@ def parse_mac(text: str, source: str, code: int = INVALID_NETWORK_CONFIG) -> str
     except ValueError:
         raise CniError(
             code,
-            f"failed to parse MAC address {text!r} of {source}",
+            f"{source}: failed to parse MAC address {text!r}",
             "a unicast address such as 0a:58:0a:f4:01:02 is expected",
         ) from None
     return mac.hex(":")

@@ -11,6 +11,8 @@ import difflib
 from importlib import import_module
 from typing import Any
 
+from libcni.skel.plugin import package_of
+
 #: Alike enough: isDefaltGateway and isDefaultGateway are 0.97, subnets and subnet 0.92.
 _ALIKE = 0.8
 
@@ -21,13 +23,28 @@ def misspelled(document: dict[str, Any], types: list[str], place: str) -> list[s
     document: as on a plugin's stdin. place: its path in the file. Types whose keys are not
     known (foreign plugins) silence everything, as any key may be theirs.
     """
+    known = _known_to(types)
+    return _within(document, known, place) if known else []
+
+
+def misspelled_argument(name: str, value: Any, types: list[str]) -> list[str]:
+    """As `misspelled`, for a key of CAP_ARGS: what is inside of `value`.
+
+    types: of the plugins that get it.
+    """
+    read = [keys.get("runtimeConfig") or {} for keys in _known_to(types)]
+    return _within(value, [keys[name] for keys in read if keys.get(name)], name)
+
+
+def _known_to(types: list[str]) -> list[dict[str, Any]]:
+    """The keys of plugins of these types; [] if one's are not known."""
     known: list[dict[str, Any]] = []
     for type_ in types:
         try:
-            known.append(import_module(f"cni_{type_.replace('-', '_')}.validator").KEYS)
+            known.append(import_module(f"{package_of(type_)}.validator").KEYS)
         except ImportError:
             return []
-    return _within(document, known, place)
+    return known
 
 
 def _within(value: Any, known: list[dict[str, Any]], place: str) -> list[str]:

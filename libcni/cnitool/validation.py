@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,8 @@ def _check_plugin(
     warnings += unmet(plugin, place)
     warnings += without_addresses(plugin, place)
     if not faults:
-        warnings += [warning for type_ in types for warning in _advice(type_, stdin, place)]
+        read = given | stdin
+        warnings += [warning for type_ in types for warning in _advice(type_, read, place)]
     return faults, warnings
 
 
@@ -299,13 +301,18 @@ def _request(type_: str, document: dict[str, Any]) -> Request:
     return Request("ADD", type_, document, document["cniVersion"], attachment)
 
 
-def _refusal(place: str, refuse: Callable[..., None], *arguments: object) -> list[str]:
+def _refusal(
+    place: str, refuse: Callable[..., None], request: Request, *arguments: object
+) -> list[str]:
     """What a schema cannot say: whatever a plugin refuses when it reads the configuration."""
     try:
-        refuse(*arguments)
+        refuse(request, *arguments)
     except CniError as error:
-        prefix = f"{place}: " if place else ""
-        return [prefix + (f"{error.msg}; {error.details}" if error.details else error.msg)]
+        # A message that begins with the path of a key ("mtu: …") is about what is there.
+        key = re.split(r"[.\[]", error.msg.partition(": ")[0])[0]
+        between = "." if key in request.config else ": "
+        text = f"{error.msg}; {error.details}" if error.details else error.msg
+        return [f"{place}{between}{text}" if place else text]
     return []
 
 

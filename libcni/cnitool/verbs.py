@@ -11,6 +11,8 @@ from libcni import conf, version
 from libcni.api import CNIConfig, PluginFailedError, RuntimeConf, render
 from libcni.cache import NetworkAttachment
 from libcni.cnitool import settings
+from libcni.cnitool.presence import named
+from libcni.cnitool.spelling import misspelled_argument
 from libcni.jsontext import dumps_indented
 from libcni.types.errors import CniError
 
@@ -36,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
                     f'none has "capabilities": {{"{key}": true}}',
                     file=sys.stderr,
                 )
+            for warning in _misspelled(network, attachment):
+                print(f"warning: CAP_ARGS: {warning}", file=sys.stderr)
             result = cni.add_network_list(network, attachment)
             # As Go prints it, without a final newline, but not into somebody's prompt.
             sys.stdout.write(dumps_indented(render(result, network.cni_version)))
@@ -105,3 +109,14 @@ def _not_taken(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list
     """The capability arguments that no plugin of the network declares, so that none gets them."""
     taken = {key for p in network.plugins for key, on in p.capabilities.items() if on}
     return [key for key in attachment.capability_args if key not in taken]
+
+
+def _misspelled(network: conf.NetworkConfigList, attachment: RuntimeConf) -> list[str]:
+    """What looks misspelled inside of capability arguments, as the plugins read them that get
+    them: a key that no one reads would be passed over without a word."""
+    found = []
+    for key, value in attachment.capability_args.items():
+        getting = [plugin for plugin in network.plugins if plugin.capabilities.get(key)]
+        types = [type_ for plugin in getting for _, type_ in named(plugin)]
+        found += misspelled_argument(key, value, types)
+    return found

@@ -45,10 +45,16 @@ def obtain(request: Request) -> Result:
 
 def no_address(kind: str) -> CniError:
     """The CniError 104 of an ADD whose IPAM plugin succeeded, but gave no address."""
+    remedy = "does `ipam` say which, spelt as its page has it?"
+    if kind == "static":
+        # Which succeeds, as Go's: without addresses it is of use for routes and DNS alone.
+        remedy = (
+            "ipam.addresses names none, and nor do runtimeConfig.ips, args.cni.ips and CNI_ARGS IP"
+        )
     return CniError(
         DELEGATE_FAILED,
         "IPAM plugin returned missing IP config",
-        f"{kind} gave no address; does `ipam` say which, spelt as its page has it?",
+        f"{kind} gave no address; {remedy}",
     )
 
 

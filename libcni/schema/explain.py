@@ -89,11 +89,14 @@ def _ref(
 ) -> Iterator[ValidationError]:
     """As jsonschema, but examples beside the `$ref` go before those of its target.
 
-    An address in a subnet is for example 10.1.2.3/24, though prefixes are mostly subnets.
+    An address in a subnet is for example 10.1.2.3/24, though prefixes are mostly subnets. So does
+    the description where the value is not even text: that of the target is of what text may be.
     """
     for error in jsonschema.Draft7Validator.VALIDATORS["$ref"](validator, ref, instance, schema):
-        if not error.path and "examples" in schema and isinstance(error.schema, dict):
-            error.schema = {**error.schema, "examples": schema["examples"]}
+        if not error.path and isinstance(error.schema, dict):
+            keys = ("examples", "description") if error.validator == "type" else ("examples",)
+            own = {key: schema[key] for key in keys if key in schema}
+            error.schema = {**error.schema, **own}
         yield error
 
 
@@ -215,13 +218,23 @@ def _expectation(error: ValidationError) -> str:
         schema = schema.get("properties", {}).get(missing, {})
     parts = []
     if error.validator not in ("enum", "pattern") and ("title" in schema or "type" in schema):
-        parts.append("expected " + str(schema.get("title", _kind(schema))))
+        parts.append("expected " + _kind_of_text(error, schema))
     if "examples" in schema:
         parts.append(f"for example {_quote(schema['examples'][0])}")
     text = ", ".join(parts)
     if "description" in schema:
         text += f" ({schema['description'].rstrip('.')})"
     return text.strip()
+
+
+def _kind_of_text(error: ValidationError, schema: dict[str, Any]) -> str:
+    """What is expected; for a number or true where there has to be text, quotes first of all."""
+    title = str(schema.get("title", ""))
+    if error.validator != "type" or error.validator_value != "string":
+        return title or _kind(schema)
+    if isinstance(error.instance, bool | int | float):
+        return "a string, in quotes"
+    return title or _kind(schema)
 
 
 def _kind(schema: dict[str, Any]) -> str:

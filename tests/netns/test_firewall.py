@@ -152,6 +152,33 @@ def test_traffic_past_a_policy_that_drops(host: Host, pods: Any) -> None:
     assert "10.1.0." not in ruleset(host)
 
 
+def test_what_is_begun_elsewhere_is_not_accepted(host: Host, pods: Any) -> None:
+    """Which ADD and STATUS say, unless a rule of somebody else's may accept it."""
+    world = outside(host)
+    one = pods()
+    config = one.config("1.1.0", backend="iptables")
+    for command in DROP["iptables"]:
+        host.run(*command)
+    words = "chain ip filter FORWARD drops new connections to containers"
+    assert words in one.call("STATUS", config).succeeded().stderr
+    reply = one.call("ADD", config)
+    reply.result()
+    assert words in reply.stderr and "CNI-ADMIN" in reply.stderr
+    assert words in one.call("STATUS", config).succeeded().stderr
+    ping = ["ping", "-n", "-c1", "-W1", one.addresses[0]]
+    assert world.run(*ping, check=False).returncode != 0
+    for tool in ("iptables", "ip6tables"):
+        host.run(tool, "-A", "CNI-ADMIN", "-i", "out0", "-j", "ACCEPT")
+    world.run(*ping)
+    assert one.call("STATUS", config).succeeded().stderr == ""
+    assert one.call("ADD", config).stderr == ""
+    for tool in ("iptables", "ip6tables"):
+        host.run(tool, "-F", "CNI-ADMIN")
+        host.run(tool, "-A", "FORWARD", "-i", "out0", "-j", "ACCEPT")
+    assert one.call("ADD", config).stderr == ""
+    one.call("DEL", config).succeeded()
+
+
 def test_what_nftables_cannot_help(host: Host, pods: Any) -> None:
     """An accept in a table of our own is no last word: said by ADD and STATUS."""
     outside(host)

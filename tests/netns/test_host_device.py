@@ -85,6 +85,7 @@ def test_there_and_back(host: Host, pod: Pod) -> None:
     assert "mtu 1300" in pod.netns.run("ip", "route", "show", "table", "100").stdout
     pod.call("CHECK", pod.known).succeeded()
     pod.call("STATUS").failed(50, "device dev0 is not on the host")
+    pod.call("STATUS", changed(device="lo")).failed(50, "lo cannot leave")
     for _ in range(2):
         pod.call("DEL", pod.known).succeeded()
         pod.is_back()
@@ -258,8 +259,8 @@ def test_an_add_that_fails_leaves_everything(host: Host, pod: Pod) -> None:
     full = {"type": "host-local", "subnet": "10.72.1.0/30", "exclude": ["10.72.1.2"]}
     routed = {**CONFIG["ipam"], "routes": [{"dst": "10.0.0.0/8", "gw": "192.0.2.9"}]}
     for config, code, culprit in (
-        (changed(ipam=full), 100, "10.72.1"),
-        (changed(ipam={"type": "static"}), 104, "missing IP config"),
+        (changed(ipam=full), 7, "10.72.1.2 has no address"),
+        (changed(ipam={"type": "static"}), 104, "ipam.addresses names none"),
         (changed(ipam=routed), 102, "10.0.0.0/8"),
         (changed(device="dev9"), 7, "device dev9 is not on the host"),
         (changed(device="lo"), 7, "lo cannot leave"),

@@ -329,7 +329,7 @@ def test_an_add_that_fails_leaves_nothing(host: Host, pod: Callable[..., Pod]) -
     full = {"type": "host-local", "subnet": "10.72.1.0/30", "exclude": ["10.72.1.2"]}
     routed = {**CONFIG["ipam"], "routes": [{"dst": "10.0.0.0/8", "gw": "192.0.2.9"}]}
     for config, code, culprit in (
-        (changed(ipam=full), 100, "10.72.1"),
+        (changed(ipam=full), 7, "10.72.1.2 has no address"),
         (changed(ipam={"type": "static"}), 104, "missing IP config"),
         (changed(ipam={"type": "nonesuch"}), 7, "nonesuch"),
         (changed(ipam=routed), 102, "10.0.0.0/8"),

@@ -175,7 +175,7 @@ def test_containerd_keys(node: Node) -> None:
         (mapping(80, 0), ["containerPort", "0"]),
         (mapping(80, protocol="icmp"), ["icmp", "80"]),
         (mapping(80, hostIP="localhost"), ["hostIP", "localhost"]),
-        (mapping(80, hostPortEnd=79), ["hostPortEnd 79", "80"]),
+        (mapping(80, hostPortEnd=79), ["[0].hostPortEnd: 79", "80"]),
         (mapping(80, 65530, hostPortEnd=90), ["65540"]),
         (mapping(1, 1, hostPortEnd=20000), ["40000", "10000"]),
     ],

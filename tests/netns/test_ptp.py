@@ -208,12 +208,12 @@ def test_an_add_that_fails_leaves_nothing(host: Host, pod: Callable[..., Pod]) -
     taken.netns.run("ip", "link", "add", "eth0", "type", "bridge")
     taken.call("ADD").failed(101, 'container veth name ("eth0") already exists')
     full = changed(ipam={"type": "host-local", "subnet": "10.72.1.0/30", "exclude": ["10.72.1.2"]})
-    pod(full).call("ADD").failed(100, "10.72.1")
+    pod(full).call("ADD").failed(7, "10.72.1.2 has no address")
     bare = changed(ipam={"type": "static", "addresses": [{"address": "10.72.2.2/24"}]})
     pod(bare).call("ADD").failed(104, "no gateway for 10.72.2.2/24")
     pod(changed(ipam={"type": "static"})).call("ADD").failed(104, "static gave no address")
     pod(changed(ipam=None)).call("ADD").failed(7, "ipam.type")
-    pod(changed(mtu=10)).call("ADD").failed(7, "mtu 10")
+    pod(changed(mtu=10)).call("ADD").failed(7, "mtu: 10")
     pod(changed(mtu=1000)).call("ADD").failed(7, "mtu 1000", "IPv6 address fd00:72::", "1280")
     own = {"type": "static", "addresses": [{"address": "10.72.2.2/24", "gateway": "10.72.2.2"}]}
     pod(changed(ipam=own)).call("ADD").failed(104, "10.72.2.2 as the gateway of itself")
@@ -324,4 +324,9 @@ def test_an_interface_of_others_is_left_alone(host: Host, pod: Callable[..., Pod
 def test_status(pod: Callable[..., Pod]) -> None:
     pod(changed(ipam=None)).call("STATUS").failed(7, "ipam.type")
     full = changed(ipam={"type": "host-local", "subnet": "10.72.1.0/30", "exclude": ["10.72.1.2"]})
-    pod(full).call("STATUS").failed(50)
+    pod(full).call("STATUS").failed(7, "ipam.subnet", "10.72.1.2 has no address")
+    lone: dict[str, Any] = {"type": "static", "addresses": [{"address": "10.72.1.9/24"}]}
+    pod(changed(ipam=lone)).call("ADD").failed(104, "no gateway")
+    pod(changed(ipam=lone)).call("STATUS").failed(50, "ipam.addresses[0] has no gateway")
+    lone["addresses"][0]["gateway"] = "10.72.1.1"
+    pod(changed(ipam=lone)).call("STATUS").succeeded()

@@ -215,7 +215,8 @@ def test_check_minds_only_its_own(container: Netns, run_plugin: Runner) -> None:
         ({"sysctl": {"net.core.nonsense": "1"}}, 7, "net/core/nonsense"),
         ({"mac": "01:00:5e:00:00:01"}, 7, "01:00:5e:00:00:01"),
         ({"mtu": 70000}, 102, "mtu 70000"),
-        ({"mac": OTHER_MAC, "mtu": 10, "txQLen": 5}, 102, "mtu 10"),
+        ({"mac": OTHER_MAC, "mtu": 70000, "txQLen": 5}, 102, "mtu 70000"),
+        ({"mtu": 67}, 7, "mtu: 67"),
         ({"sysctl": {"net.core.somaxconn": "many"}, "mac": OTHER_MAC}, 102, "somaxconn to many"),
     ],
 )
@@ -364,6 +365,10 @@ def test_status(host: Host, run_plugin: Runner, tmp_path: pathlib.Path) -> None:
     """Said before a pod finds out: a directory on a read-only file system."""
     document = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1400}
     run_plugin("tuning", "STATUS", document).succeeded()
+    run_plugin("tuning", "STATUS", {**document, "mtu": 68}).succeeded()
+    run_plugin("tuning", "STATUS", {**document, "mtu": 10}).failed(7, "mtu: 10")
+    arguments = {"cni": {"mtu": 67}}
+    run_plugin("tuning", "STATUS", {**document, "args": arguments}).failed(7, "args.cni.mtu: 67")
     host.run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path))
     try:
         frozen = {**document, "dataDir": f"{tmp_path}/backups"}

@@ -138,6 +138,8 @@ def test_without_gateway_nothing_is_filled_in() -> None:
     assert complete(made, config()) == [] and made.ips[0].gateway == "" and not made.routes
     with pytest.raises(CniError, match="missing IP config"):
         complete(result(), config())
+    with pytest.raises(CniError, match=r"ipam\.addresses names none"):
+        complete(result(), config(ipam={"type": "static"}))
 
 
 def test_next_hop() -> None:

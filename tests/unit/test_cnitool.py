@@ -67,6 +67,45 @@ def test_add_warns_of_a_capability_argument_that_no_plugin_takes(
     assert desk.err == ""
 
 
+@pytest.mark.parametrize(
+    ("plugin", "arguments", "warnings"),
+    [
+        (
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+            {"portMappings": [{"hostPort": 53, "containerPort": 53, "protcol": "udp"}]},
+            ["portMappings[0].protcol is not a known key; did you mean protocol?"],
+        ),
+        (
+            {"type": "one", "ipam": {"type": "host-local"}, "capabilities": {"ipRanges": True}},
+            {"ipRanges": [[{"subnet": "10.0.0.0/24", "rangStart": "10.0.0.5"}]]},
+            [],  # "one" is somebody else's, and may read it
+        ),
+        (
+            {"type": "bridge", "ipam": {"type": "host-local"}, "capabilities": {"ipRanges": True}},
+            {"ipRanges": [[{"subnet": "10.0.0.0/24", "rangStart": "10.0.0.5"}]]},
+            ["ipRanges[0][0].rangStart is not a known key; did you mean rangeStart?"],
+        ),
+        (
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+            {"portMappings": [{"HostPort": 53, "containerPort": 53, "x": 1}]},
+            [],
+        ),
+    ],
+)
+def test_add_warns_of_a_misspelled_key_in_a_capability_argument(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    plugin: dict[str, Any],
+    arguments: dict[str, Any],
+    warnings: list[str],
+) -> None:
+    monkeypatch.setenv("CAP_ARGS", json.dumps(arguments))
+    desk.recorder.plugin(plugin["type"], ADD=RESULT)
+    desk.network(**plugin)
+    assert desk.run("add", "net", NETNS) == 0
+    assert desk.err.splitlines() == [f"warning: CAP_ARGS: {warning}" for warning in warnings]
+
+
 def test_arguments_come_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.network(capabilities={"mac": True})
     monkeypatch.setenv("CNI_ARGS", "A=b;C=d")

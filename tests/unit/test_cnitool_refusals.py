@@ -63,8 +63,53 @@ def _gateway(**members: Any) -> dict[str, Any]:
         ),
         ({"type": "tuning", "sysctl": {"kernel.shmmax": "1"}}, "kernel.shmmax"),
         ({"type": "ptp"}, "ipam.type is missing"),
-        ({"type": "macvlan", "mtu": 60}, "invalid MTU 60"),
-        ({"type": "tap", "mtu": 60}, "invalid MTU 60"),
+        ({"type": "macvlan", "mtu": 60}, "plugins[1].mtu: invalid MTU 60"),
+        ({"type": "tap", "mtu": 60}, "plugins[1].mtu: invalid MTU 60"),
+        ({"type": "tuning", "mtu": 10}, "plugins[1].mtu: 10 must be"),
+        ({"type": "bridge", "mtu": 10}, "plugins[1].mtu: 10 must be"),
+        ({"type": "tuning", "mac": "01:00:00:00:00:00"}, "plugins[1].mac: failed to parse"),
+        (
+            {"type": "tuning", "sysctl": {"net.core.somaxconn": 500}},
+            'expected a string, in quotes, for example "500"',
+        ),
+        ({"type": "host-device", "device": "lo"}, "plugins[1].device: lo, the loopback device"),
+        (
+            {"type": "ptp", "ipam": {"type": "static", "addresses": [{"address": "10.1.2.7/24"}]}},
+            "no gateway for 10.1.2.7/24",
+        ),
+        (
+            {"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.1.2.0/33"}},
+            "plugins[1].ipam.subnet",
+        ),
+        (
+            {
+                "type": "bridge",
+                "ipam": {"type": "host-local", "subnet": "10.1.2.0/30", "exclude": ["10.1.2.2"]},
+            },
+            "plugins[1].ipam.subnet: 10.1.2.1-10.1.2.2 has no address that may be given out",
+        ),
+        (
+            {
+                "type": "bridge",
+                "ipam": {
+                    "type": "host-local",
+                    "subnet": "10.1.2.0/24",
+                    "ranges": [[{"subnet": "10.1.3.0/24", "rangeStart": "10.1.2.5"}]],
+                },
+            },
+            "plugins[1].ipam.ranges[0]: invalid range set 1: RangeStart 10.1.2.5",
+        ),
+        (
+            {
+                "type": "bridge",
+                "ipam": {
+                    "type": "host-local",
+                    "subnet": "10.1.2.0/24",
+                    "rangeStart": "10.1.3.5",
+                },
+            },
+            "plugins[1].ipam.subnet: RangeStart 10.1.3.5 not in",
+        ),
         ({"type": "bandwidth", "ingressBurst": 8}, "ingressRate is not given"),
         ({"type": "sbr", "gateways": ["10.0.0.1", "10.0.0.2"]}, "are of one family"),
         ({"type": "host-device"}, 'specify either "device"'),

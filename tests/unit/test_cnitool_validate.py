@@ -178,7 +178,7 @@ def test_validate_refuses_absent_plugins_when_it_asks_them(desk: Desk) -> None:
 
 
 _SIX = {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}
-_STATIC = {"type": "static", "addresses": [{"address": "fd00::7/64"}]}
+_STATIC = {"type": "static", "addresses": [{"address": "fd00::7/64", "gateway": "fd00::1"}]}
 
 
 @pytest.mark.parametrize(
@@ -250,6 +250,21 @@ def test_validate_warns_of_keys_that_are_given_twice(desk: Desk) -> None:
             ],
         ),
         ({"type": "calico", "capabilities": {"portMapping": True}}, []),
+        (
+            {"type": "host-device", "device": "eth1", "hwaddr": "0a:58:0a:f4:01:02"},
+            ["plugins[1].hwaddr: not looked at, as device goes before it"],
+        ),
+        (
+            {"type": "bridge", "ipam": {"type": "static"}},
+            [
+                "plugins[1].ipam.addresses: no address is named, nor can a runtime ask for one "
+                'without "capabilities": {"ips": true}'
+            ],
+        ),
+        (
+            {"type": "bridge", "ipam": {"type": "static"}, "capabilities": {"ips": True}},
+            [],
+        ),
         ({"type": "firewall", "backend": "nftables"}, []),
         (
             {"type": "firewall", "backend": "nftable"},

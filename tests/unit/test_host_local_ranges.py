@@ -162,12 +162,16 @@ def test_an_empty_store_gives_out_exactly_these_before_it_is_exhausted(
         ipam = Ipam(pathlib.Path(directory), [documents], exclude=exclude)
         found = [ipam.add(f"c{n}")[0].partition("/")[0] for n in range(len(expected))]
         assert set(found) == expected
+        if not expected:
+            for call in (lambda: ipam.add("one"), ipam.status):
+                with pytest.raises(CniError, match=r"ipam\.ranges\[0\]: .* no address") as caught:
+                    call()
+                assert caught.value.code == 7
+            return
         with pytest.raises(CniError, match="no IP addresses available") as caught:
             ipam.add("more")
         assert caught.value.code == 100
         assert f"all {len(expected)} are reserved" in caught.value.details
-        if not expected:
-            return
         victim = data.draw(st.integers(0, len(expected) - 1))
         ipam.delete(f"c{victim}")
         assert ipam.add("again")[0].partition("/")[0] == found[victim]

@@ -68,11 +68,11 @@ def test_claims() -> None:
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([(80, 80), (80, 81)], "mapped twice"),
+        ([(80, 80), (80, 81)], r"^runtimeConfig\.portMappings\[1\]: .* mapped twice"),
         ([(80, 80, 90), (85, 85, 95)], "overlaps"),
         ([(80, 80, 90), (85, 1)], "mapped twice"),
         ([(80, 65530, 90)], "65540"),
-        ([(90, 1, 80)], "hostPortEnd 80"),
+        ([(90, 1, 80)], r"portMappings\[0\]\.hostPortEnd: 80 is"),
     ],
 )
 def test_refused(entries: list[tuple[int, ...]], words: str) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from libcni.inet import Prefix, ntop, pton
-from libcni.types.errors import DELEGATE_FAILED, CniError
 from libcni.types.result import Route
 
 TYPE_CHECKING = False
@@ -27,11 +26,9 @@ def complete(result: Result, config: Config) -> list[Prefix]:
     Raises CniError 104 when IPAM returned no address.
     """
     if not result.ips:
-        raise CniError(
-            DELEGATE_FAILED,
-            "IPAM plugin returned missing IP config",
-            f"ipam.type is {config.ipam!r}",
-        )
+        from libcni.interface.ipam import no_address
+
+        raise no_address(config.ipam)
     gateways: list[Prefix] = []
     routed: list[int] = []
     for ip in result.ips:

@@ -94,7 +94,7 @@ class Config:
         if self.ipam and not self.container_interface:
             raise invalid("cannot use IPAM when DisableContainerInterface flag is set")
         if self.mtu and not MTU_MIN <= self.mtu <= MTU_MAX:
-            raise invalid(f"invalid mtu {self.mtu} (must be 0 or between {MTU_MIN} and {MTU_MAX})")
+            raise invalid(f"mtu: {self.mtu} must be 0 or between {MTU_MIN} and {MTU_MAX}")
         if not 0 <= self.vlan <= VLAN_MAX:
             raise invalid(f"invalid VLAN ID {self.vlan} (must be between 0 and {VLAN_MAX})")
         trunk = get("vlanTrunk")

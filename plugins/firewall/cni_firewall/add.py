@@ -47,21 +47,17 @@ def add(request: Request) -> Result:
         from cni_firewall import nft
 
         nft.ensure(request.attachment, addresses, config.policy, bridge).close()
-    _warn(request, backend)
+    _warn(request, backend, config.admin_chain)
     return result
 
 
-def _warn(request: Request, backend: str) -> None:
+def _warn(request: Request, backend: str, admin_chain: str) -> None:
     """On stderr, where runtimes keep it: traffic is still dropped."""
     from cni_firewall import policy
 
-    dropping = policy.usual(backend)
-    if dropping is None:
-        return
-    policy.say(
-        f"firewall: {dropping.name} drops what it does not accept itself, so that the traffic of "
-        f"{request.container_id} may not pass; {dropping.advice}"
-    )
+    dropping = policy.usual(backend, admin_chain)
+    if dropping is not None:
+        policy.say(dropping.warning(f"the traffic of {request.container_id}"))
 
 
 def _undo(request: Request, config: Config, backend: str) -> None:

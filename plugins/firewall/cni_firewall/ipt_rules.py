@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TABLE = "filter"
 CHAIN = "CNI-FORWARD"
 _STAGE1, _STAGE2 = "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"
+#: What rules of ours in FORWARD lead to.
+ENTRIES = (CHAIN, _STAGE1)
 _FORWARD_COMMENT = "CNI firewall plugin rules"
 _ADMIN_COMMENT = "CNI firewall plugin admin overrides"
 

@@ -15,7 +15,7 @@ def status(request: Request) -> None:
     """Raise CniError 50 when the backend cannot be used, or cannot let traffic pass.
 
     A chain that drops, but has rules of its own, may be one that accepts the containers: that is
-    said on stderr only.
+    said on stderr only. So is that the backend's own drops what is begun elsewhere.
     """
     config = Config(request.config)
     backend = choose(config)
@@ -31,14 +31,14 @@ def status(request: Request) -> None:
         raise CniError(PLUGIN_NOT_AVAILABLE, f"backend {backend} cannot work here: {reason}")
     from cni_firewall import policy
 
-    dropping = policy.any_chain(backend)
+    dropping = policy.any_chain(backend, config.admin_chain)
     if dropping is None:
         return
-    words = f"{dropping.name} drops what it does not accept itself"
     if dropping.is_certain:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
-            f"{words}: containers' traffic would not pass",
+            f"{dropping.name} drops what it does not accept itself: containers' traffic would "
+            "not pass",
             dropping.advice,
         )
-    policy.say(f"firewall: {words}, so that traffic of containers may not pass; {dropping.advice}")
+    policy.say(dropping.warning("traffic of containers"))

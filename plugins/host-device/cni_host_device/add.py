@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from cni_host_device.find import Config, find_device, is_userspace
+from cni_host_device.find import Config, find_device, is_userspace, refuse_loopback
 from cni_host_device.move import inside_of, move_in
 from libcni.interface.container import configure
 from libcni.interface.ipam import obtain
 from libcni.interface.mtu import require_ipv6_mtu
 from libcni.interface.sole import require_free_name
 from libcni.interrupt import checkpoint
-from libcni.netlink.link import IFF_LOOPBACK, Link, get_link
+from libcni.netlink.link import Link, get_link
 from libcni.netlink.socket import Socket
 from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
 from libcni.types.result import Interface
@@ -38,8 +38,7 @@ def add(request: Request) -> Result:
                 f"{config.wanted} is not on the host",
                 "has another container got it?",
             )
-        if device.flags & IFF_LOOPBACK:
-            raise CniError(INVALID_NETWORK_CONFIG, f"{device.name} cannot leave its namespace")
+        refuse_loopback(device, INVALID_NETWORK_CONFIG)
         # Before the move, by which the device loses its addresses and routes.
         result = obtain(request)
         require_ipv6_mtu([ip.address for ip in result.ips], device.mtu, device.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posix
 
-from libcni.netlink.link import dump_links, find_link
+from libcni.netlink.link import IFF_LOOPBACK, dump_links, find_link
 from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
 
 TYPE_CHECKING = False
@@ -113,3 +113,11 @@ def find_device(sock: Socket, config: Config) -> Link | None:
         if link is not None:
             return link
     return None
+
+
+def refuse_loopback(device: Link, code: int) -> None:
+    """Raise CniError `code` for the device that every namespace has one of, and keeps."""
+    if device.flags & IFF_LOOPBACK:
+        raise CniError(
+            code, f"{device.name} cannot leave its namespace: it is the loopback device"
+        )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from libcni.skel.request import Request
     from libcni.types.result import Route
 
+#: Where a range set stands that is written in the short form.
+_SHORT = "ipam.subnet"
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 
 
@@ -78,53 +80,74 @@ def directory_of(document: dict[str, Any], network: str) -> str:
 def load(request: Request) -> Config:
     """The configuration of an ADD, CHECK or STATUS.
 
-    Raises CniError 7 naming the key, or 4 when CNI_ARGS is wrong.
+    Raises CniError 7 naming the key, or 4 when CNI_ARGS is wrong. A range set that has no address
+    to give out is refused, but not by a CHECK, which needs none.
     """
     document = request.config
     ipam = document.get("ipam")
     if not ipam:
         raise invalid("IPAM config missing 'ipam' key")
     runtime = document.get("runtimeConfig") or {}
+    places, documents = _documents(ipam, runtime)
     config = Config(
         directory_of(document, request.network),
-        _range_sets(ipam, runtime, request.version),
+        _range_sets(places, documents, request.version),
         _exclude(ipam),
         _requested(request, runtime),
         ipam.get("routes") or [],
         ipam.get("resolvConf") or "",
     )
     _restrict(config)
+    if request.command != "CHECK":
+        _refuse_empty(config, places)
     return config
 
 
-def _range_sets(ipam: dict[str, Any], runtime: dict[str, Any], version: str) -> list[RangeSet]:
-    """Those of the runtime, then the old-style single range, then `ranges`."""
-    documents: list[list[dict[str, Any]]] = list(ipam.get("ranges") or ())
+def _documents(
+    ipam: dict[str, Any], runtime: dict[str, Any]
+) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    """The range sets: where each stands, and what is there. Those of the runtime, then the
+    old-style single range, then `ranges`. Raises CniError 7 when there are none."""
+    given, ranges = runtime.get("ipRanges") or (), ipam.get("ranges") or ()
+    places = [f"runtimeConfig.ipRanges[{index}]" for index in range(len(given))]
+    documents = [*given]
     if ipam.get("subnet"):
-        documents.insert(0, [ipam])
-    documents[:0] = runtime.get("ipRanges") or ()
+        places.append(_SHORT)
+        documents.append([ipam])
+    places += [f"ipam.ranges[{index}]" for index in range(len(ranges))]
+    documents += ranges
     if not documents:
         raise invalid(
             "no IP ranges specified", "set ipam.ranges, ipam.subnet or runtimeConfig.ipRanges"
         )
+    return places, documents
+
+
+def _range_sets(
+    places: list[str], documents: list[list[dict[str, Any]]], version: str
+) -> list[RangeSet]:
+    """See `_documents`. Raises CniError 7 for one that cannot be."""
     pools: list[RangeSet] = []
     families = []
-    for index, entry in enumerate(documents):
+    for index, (place, entry) in enumerate(zip(places, documents, strict=True)):
+        # Go numbers them; whoever wrote the short form knows of no sets.
+        where = place if place == _SHORT else f"{place}: invalid range set {index}"
         try:
             pool = RangeSet(entry)
         except CniError as error:
-            raise invalid(f"invalid range set {index}: {error.msg}", error.details) from None
+            raise invalid(f"{where}: {error.msg}", error.details) from None
         except (KeyError, ValueError) as error:
-            raise invalid(f"invalid range set {index}: {error}") from None
+            raise invalid(f"{where}: {error}") from None
         for other, earlier in enumerate(pools):
             if earlier.overlaps(pool):
                 raise invalid(
-                    f"range set {other} overlaps with {index}", f"{earlier.text()}, {pool.text()}"
+                    f"{place}: range set {other} overlaps with {index}",
+                    f"{places[other]} is {earlier.text()}, {place} is {pool.text()}",
                 )
         if version in ("0.1.0", "0.2.0") and pool.size in families:
             raise invalid(
                 f"CNI version {version} does not support more than 1 address per family",
-                f"range set {index} is {pool.text()}",
+                f"{place} is {pool.text()}",
             )
         families.append(pool.size)
         pools.append(pool)
@@ -182,3 +205,13 @@ def _restrict(config: Config) -> None:
         taboo[len(prefix.packed)].append((number(prefix.packed), number(prefix.broadcast())))
     for pool in config.range_sets:
         pool.restrict(taboo[pool.size])
+
+
+def _refuse_empty(config: Config, places: list[str]) -> None:
+    """Raise CniError 7 for a range set that is left without any address."""
+    for pool, place in zip(config.range_sets, places, strict=True):
+        if not pool.spans:
+            raise invalid(
+                f"{place}: {pool.text()} has no address that may be given out",
+                "gateways, ipam.exclude, the subnet's own and its broadcast address leave none",
+            )

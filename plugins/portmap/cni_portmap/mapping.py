@@ -20,6 +20,8 @@ CONNECTIONLESS = (17, 132)
 #: Ports of the host that one attachment may claim: each is an element of a map.
 MOST = 10_000
 _LAST_PORT = 65535
+#: Where the mappings stand.
+_KEY = "runtimeConfig.portMappings"
 _UNSPECIFIED = (bytes(4), bytes(16))
 
 
@@ -75,9 +77,10 @@ def parse(entries: list[dict[str, Any]], targets: dict[int, bytes]) -> list[Clai
     claims: list[Claim] = []
     seen: dict[tuple[int, int, bytes, int], tuple[bytes, int]] = {}
     total = 0
-    for entry in entries:
-        protocol = _protocol(entry)
-        first, count = _ports(entry)
+    for index, entry in enumerate(entries):
+        where = f"{_KEY}[{index}]"
+        protocol = _protocol(entry, where)
+        first, count = _ports(entry, where)
         target_port: int = entry["containerPort"]
         address = pton(entry["hostIP"]) if entry.get("hostIP") else b""
         for version in (AF_INET, AF_INET6):
@@ -86,18 +89,18 @@ def parse(entries: list[dict[str, Any]], targets: dict[int, bytes]) -> list[Clai
                 continue
             own = b"" if address in _UNSPECIFIED else address
             claim = Claim(version, protocol, own, first, count, target, target_port)
-            fresh = _merge(claim, seen)
+            fresh = _merge(claim, seen, where)
             if fresh:
                 claims.append(claim)
                 total += count
     if total > MOST:
-        raise invalid(
-            f"portMappings: {total} ports of the host", f"one attachment may have {MOST}"
-        )
+        raise invalid(f"{_KEY}: {total} ports of the host", f"one attachment may have {MOST}")
     return claims
 
 
-def _merge(claim: Claim, seen: dict[tuple[int, int, bytes, int], tuple[bytes, int]]) -> bool:
+def _merge(
+    claim: Claim, seen: dict[tuple[int, int, bytes, int], tuple[bytes, int]], where: str
+) -> bool:
     """False if the same was claimed before. Raises CniError 7 if that led somewhere else."""
     new = 0
     for offset in range(claim.count):
@@ -108,40 +111,42 @@ def _merge(claim: Claim, seen: dict[tuple[int, int, bytes, int], tuple[bytes, in
             new += 1
         elif earlier != value:
             raise invalid(
-                f"portMappings: hostPort {claim.text(offset)} is mapped twice",
+                f"{where}: hostPort {claim.text(offset)} is mapped twice",
                 f"to container ports {earlier[1]} and {value[1]}",
             )
     if 0 < new < claim.count:
-        raise invalid(f"portMappings: hostPort {claim.text(0)} overlaps with another range")
+        raise invalid(f"{where}: hostPort {claim.text(0)} overlaps with another range")
     return new > 0
 
 
-def _protocol(entry: dict[str, Any]) -> int:
+def _protocol(entry: dict[str, Any], where: str) -> int:
     name = entry.get("protocol") or "tcp"
     number = PROTOCOLS.get(name.lower())
     if number is None:
         raise invalid(
-            f"portMappings: unknown protocol {name!r} of hostPort {entry['hostPort']}",
+            f"{where}.protocol: unknown protocol {name!r} of hostPort {entry['hostPort']}",
             f"one of {', '.join(PROTOCOLS)}",
         )
     return number
 
 
-def _ports(entry: dict[str, Any]) -> tuple[int, int]:
+def _ports(entry: dict[str, Any], where: str) -> tuple[int, int]:
     """First port and number of ports of the host."""
     for key in ("hostPort", "containerPort"):
         port = entry.get(key, 0)
         if not 1 <= port <= _LAST_PORT:
             what = "host" if key == "hostPort" else "container"
-            raise invalid(f"Invalid {what} port number: {port}", f"{key} is 1 to {_LAST_PORT}")
+            raise invalid(
+                f"{where}.{key}: Invalid {what} port number: {port}", f"it is 1 to {_LAST_PORT}"
+            )
     first: int = entry["hostPort"]
     last: int = entry.get("hostPortEnd") or first
     if not first <= last <= _LAST_PORT:
-        raise invalid(f"portMappings: hostPortEnd {last} is not hostPort {first} to {_LAST_PORT}")
+        raise invalid(f"{where}.hostPortEnd: {last} is not hostPort {first} to {_LAST_PORT}")
     end = entry["containerPort"] + last - first
     if end > _LAST_PORT:
         raise invalid(
-            f"portMappings: hostPort {first} to {last} would lead to containerPort {end}",
+            f"{where}: hostPort {first} to {last} would lead to containerPort {end}",
             f"the last port is {_LAST_PORT}",
         )
     return first, last - first + 1

@@ -36,5 +36,5 @@ class Config:
         if self.mtu and not MTU_MIN <= self.mtu <= MTU_MAX:
             raise CniError(
                 INVALID_NETWORK_CONFIG,
-                f"invalid mtu {self.mtu} (must be 0 or between {MTU_MIN} and {MTU_MAX})",
+                f"mtu: {self.mtu} must be 0 or between {MTU_MIN} and {MTU_MAX}",
             )

@@ -42,5 +42,6 @@ class Config:
             self.mac = requested_mac(request)
         if self.mtu and self.mtu < _MTU_MIN:
             raise CniError(
-                INVALID_NETWORK_CONFIG, f"invalid MTU {self.mtu}, must be 0 or at least {_MTU_MIN}"
+                INVALID_NETWORK_CONFIG,
+                f"mtu: invalid MTU {self.mtu}, must be 0 or at least {_MTU_MIN}",
             )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from libcni.skel.request import Request
 
 DEFAULT_DATA_DIR = "/run/cni/tuning"
+#: Bytes. include/linux/inetdevice.h IPV4_MIN_MTU, and the least of Ethernet devices
+_MTU_MIN = 68
 #: Administrators list here, one regular expression a line, which sysctls may be set.
 ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 
@@ -46,6 +48,12 @@ class Config:
 
         self.mac = requested_mac(request, arguments.get("mac") or "")
         self.mtu: int = given("mtu", 0)
+        if 0 < self.mtu < _MTU_MIN:
+            key = "args.cni.mtu" if "mtu" in arguments else "mtu"
+            raise invalid(
+                f"{key}: {self.mtu} must be 0 or at least {_MTU_MIN}",
+                "Linux has no IPv4 on an interface with less, and most kinds take none",
+            )
         self.promiscuous: bool | None = True if given("promisc", False) else None
         self.allmulticast: bool | None = given("allmulti", None)
         self.txqlen: int | None = given("txQLen", None)
