@@ -318,6 +318,39 @@ def test_what_go_moved_comes_back(host: Host, pod: Pod, known: bool) -> None:
     pod.is_back()
 
 
+@pytest.mark.parametrize("known_by", ["address", "device"])
+def test_what_go_moved_comes_back_after_tuning(host: Host, pod: Pod, known_by: str) -> None:
+    """Whose DEL comes first, and gives it a MAC address that prevResult has not got."""
+    pod.config = changed(cniVersion="1.0.0")
+    pod.config["ipam"] = {"type": "host-local", "subnet": "10.78.0.0/24"}
+    if known_by == "device":
+        del pod.config["ipam"]
+    else:
+        pod.config |= {"device": "", "hwaddr": MAC}
+    pod.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    tuned = pods.tuned_by_go(host, pod, "0a:58:0a:f4:01:02")
+    if known_by == "address":
+        # It is not the device that it was, by its MAC address.
+        pod.config["hwaddr"] = "02:00:00:00:07:09"
+    pod.call("DEL", {**pod.config, "prevResult": tuned}).succeeded()
+    pod.is_back()
+
+
+def test_an_interface_that_prev_result_does_not_know_stays(pod: Pod) -> None:
+    """Neither by its MAC address nor by an address that it has."""
+    pod.netns.run("ip", "link", "add", "eth0", "type", "bridge")
+    pod.netns.run("ip", "link", "set", "eth0", "alias", "theirs")
+    pod.netns.run("ip", "address", "add", "10.78.0.2/25", "dev", "eth0")
+    entry = {"name": "eth0", "mac": MAC, "sandbox": pod.netns.path}
+    known = {
+        "cniVersion": "1.1.0",
+        "interfaces": [entry],
+        "ips": [{"address": "10.78.0.2/24", "interface": 0}],
+    }
+    pod.call("DEL", {**pod.config, "prevResult": known}).succeeded()
+    assert "eth0" in pod.netns.link_names()
+
+
 def test_go_brings_back_what_ours_moved(host: Host, pod: Pod) -> None:
     host.expect_leftovers("Go's host-local does not know our index of owners")
     pod.config = changed(cniVersion="1.0.0")

@@ -413,6 +413,18 @@ def test_what_go_made_is_checked_and_deleted(
     host.assert_clean(before)
 
 
+def test_what_go_made_goes_after_tuning(host: Host, pod: Callable[..., Pod]) -> None:
+    """Whose DEL comes first, and gives it a MAC address that prevResult has not got."""
+    config = changed(cniVersion="1.0.0", mtu=None, bcqueuelen=None)
+    config["ipam"]["routes"] = []
+    one = pod(config)
+    one.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    result = pods.tuned_by_go(host, one, "0a:58:0a:f4:01:02")
+    one.call("DEL", {**config, "prevResult": result}).succeeded()
+    assert one.netns.link_names() == {"lo"}
+    assert reserved() == set()
+
+
 def test_go_checks_and_deletes_what_ours_made(host: Host, pod: Callable[..., Pod]) -> None:
     host.expect_leftovers("Go's host-local does not know our index of owners")
     config = changed(cniVersion="1.0.0", bcqueuelen=None)

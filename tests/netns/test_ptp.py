@@ -294,6 +294,18 @@ def test_what_go_made_is_checked_and_deleted(
     host.assert_clean(before)
 
 
+def test_what_go_made_goes_after_tuning(host: Host, pod: Callable[..., Pod]) -> None:
+    """Somebody gave the host end an alias, and prevResult has the MAC address of tuning."""
+    config = changed(cniVersion="1.0.0", mtu=None, ipMasq=False)
+    config["ipam"]["routes"] = []
+    one = pod(config)
+    one.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    result = pods.tuned_by_go(host, one, "0a:58:0a:f4:01:02")
+    host.run("ip", "link", "set", one.veth, "alias", "theirs")
+    one.call("DEL", {**config, "prevResult": result}).succeeded()
+    assert one.veth not in host.link_names()
+
+
 def test_go_deletes_what_ours_made(host: Host, pod: Callable[..., Pod]) -> None:
     host.expect_leftovers("Go's host-local does not know our index of owners")
     one = pod(changed(cniVersion="1.0.0", ipMasqBackend="iptables")).add()

@@ -3,9 +3,9 @@
 
 in the container                                             brought back?
 the device that bears this attachment's mark                 yes
-CNI_IFNAME bears no mark but an alias (Go's), and is in      yes
-prevResult with its MAC, or without prevResult is what the
-configuration calls `device` or `hwaddr`
+CNI_IFNAME bears no mark but an alias (Go's), and is what    yes
+the configuration calls `device` or `hwaddr`, or is in
+prevResult with its MAC or an address
 anything else                                                no
 """
 
@@ -45,7 +45,7 @@ def _bring_back(sock: Socket, request: Request, namespace: Namespace) -> None:
     link = find_marked(inside, request.attachment)
     if link is None:
         link = find_link(inside, request.ifname)
-        if link is None or is_marked(inside, link) or not _is_go_made(request, link):
+        if link is None or is_marked(inside, link) or not _is_go_made(inside, request, link):
             return
     move_out(sock, inside, request.attachment, link, link.alias or link.name)
 
@@ -57,13 +57,13 @@ def _restore_here(sock: Socket, request: Request) -> None:
         restore(sock, link, link.alias, mark_of(request.attachment))
 
 
-def _is_go_made(request: Request, link: Link) -> bool:
+def _is_go_made(inside: Socket, request: Request, link: Link) -> bool:
     # The alias of what other plugins of ours made; no device's name has a colon.
     if not link.alias or ":" in link.alias:
         return False
-    if request.config.get("prevResult") is not None:
-        return is_in_prev_result(request, link)
     hardware = request.config.get("hwaddr")
-    return request.config.get("device") == link.alias or (
-        isinstance(hardware, str) and hardware.lower() == link.mac
+    return (
+        request.config.get("device") == link.alias
+        or (isinstance(hardware, str) and hardware.lower() == link.mac)
+        or is_in_prev_result(inside, request, link)
     )
