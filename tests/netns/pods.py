@@ -80,7 +80,7 @@ def tuned_by_go(host: Host, pod: Pod, mac: str) -> dict[str, Any]:
         "mac": mac,
     }
     options: dict[str, Any] = {"netns": pod.netns, "container_id": pod.name}
-    go = {"bin_dir": GO_BIN_DIR, "path": GO_BIN_DIR}
+    go: dict[str, Any] = {"bin_dir": GO_BIN_DIR, "path": GO_BIN_DIR}
     config = {**tuning, "prevResult": pod.result}
     result: dict[str, Any] = pod.run("tuning", "ADD", config, **options, **go).result()
     assert pod.link()["address"] == mac == result["interfaces"][-1]["mac"]
