@@ -8,6 +8,8 @@ runtime calls DEL, and the interface is another network's.
     other end of the veth                            deleted?
     has the alias of this attachment                 yes (its name was changed)
     has the alias of another attachment              no, it is that attachment's
+    has none, or one that somebody else has set,     yes
+    but a name derived from this attachment
     has none, is as the Go plugin of the type        yes
     makes it (a port of the network's bridge, ...)
     has none, and is not; or one that somebody else  only if prevResult has the interface with
@@ -57,7 +59,10 @@ def owned_end(
     peer = _host_end(sock, link, namespace)
     if peer is not None and is_mark(peer.alias):
         return (sock, peer) if peer.alias == request.attachment.alias else None
-    if peer is not None and not peer.alias and is_go_made(sock, peer):
+    if peer is not None and (
+        peer.name in request.attachment.host_veth_names()
+        or (not peer.alias and is_go_made(sock, peer))
+    ):
         return sock, peer
     if not is_in_prev_result(inside, request, link):
         return None
