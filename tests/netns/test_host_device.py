@@ -234,11 +234,27 @@ def test_somebody_changed_the_alias(pod: Pod, alias: str, by: str) -> None:
     pod.is_back()
 
 
-def test_somebody_changed_the_alias_of_what_go_moved(pod: Pod) -> None:
+@pytest.mark.parametrize(
+    ("by", "alias", "name"),
+    [
+        ("device", "foo", "dev0"),
+        ("device", "", "dev0"),
+        ("hwaddr", "foo", "foo"),  # all that there is to go by
+        ("hwaddr", "", "eth0"),
+    ],
+)
+def test_somebody_changed_the_alias_of_what_go_moved(
+    pod: Pod, by: str, alias: str, name: str
+) -> None:
     pod.config = changed(cniVersion="1.0.0", ipam=None)
+    if by == "hwaddr":
+        pod.config |= {"device": "", "hwaddr": MAC}
     pod.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
-    pod.netns.run("ip", "link", "set", "eth0", "alias", "foo")
-    pod.call("DEL", pod.known).succeeded()
+    pod.netns.run("ip", "link", "set", "eth0", "alias", alias)
+    said = pod.call("DEL", pod.known).succeeded().stderr
+    assert ("keeps that name" in said) == (name == "eth0")
+    if name != "dev0":
+        pod.host.run("ip", "link", "set", name, "name", "dev0")
     pod.is_back()
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """DEL: IPAM's reservations in any case, and the device back where it came from.
 
-in the container                                             brought back?
-the device that bears this attachment's mark                 yes
-CNI_IFNAME bears no mark but an alias (Go's), and is what    yes
-the configuration calls `device` or `hwaddr`, or is in
-prevResult with its MAC or an address
-anything else                                                no
+in the container                                              brought back?
+the device that bears this attachment's mark                  yes
+CNI_IFNAME bears no mark, and is in prevResult with its MAC   yes
+or an address
+CNI_IFNAME bears no mark but an alias (Go's), and is what     yes
+the configuration calls `device` or `hwaddr`
+anything else                                                 no
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ def _say(text: str) -> None:
 
 def _is_go_made(inside: Socket, request: Request, link: Link) -> bool:
     # The alias of what other plugins of ours made; no device's name has a colon.
-    if not link.alias or ":" in link.alias:
+    if ":" in link.alias:
         return False
+    if is_in_prev_result(inside, request, link):
+        return True
     hardware = request.config.get("hwaddr")
-    return (
+    return bool(link.alias) and (
         request.config.get("device") == link.alias
         or (isinstance(hardware, str) and hardware.lower() == link.mac)
-        or is_in_prev_result(inside, request, link)
     )
