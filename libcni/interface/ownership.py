@@ -8,10 +8,12 @@ runtime calls DEL, and the interface is another network's.
     other end of the veth                            deleted?
     has the alias of this attachment                 yes (its name was changed)
     has the alias of another attachment              no, it is that attachment's
+    has none, or one that somebody else has set,     yes
+    but a name derived from this attachment
     has none, is as the Go plugin of the type        yes
     makes it (a port of the network's bridge, ...)
     has none, and is not; or one that somebody else  only if prevResult has the interface with
-    has set; or is not on the host (bridge deleted,  its MAC address
+    has set; or is not on the host (bridge deleted,  its MAC or one of its addresses
     port detached or moved)
 """
 
@@ -57,9 +59,12 @@ def owned_end(
     peer = _host_end(sock, link, namespace)
     if peer is not None and is_mark(peer.alias):
         return (sock, peer) if peer.alias == request.attachment.alias else None
-    if peer is not None and not peer.alias and is_go_made(sock, peer):
+    if peer is not None and (
+        peer.name in request.attachment.host_veth_names()
+        or (not peer.alias and is_go_made(sock, peer))
+    ):
         return sock, peer
-    if not is_in_prev_result(request, link):
+    if not is_in_prev_result(inside, request, link):
         return None
     return (inside, link) if peer is None else (sock, peer)
 
@@ -90,15 +95,29 @@ def _namespace_id(sock: Socket, namespace: Namespace) -> int:
     return number
 
 
-def is_in_prev_result(request: Request, link: Link) -> bool:
-    """True when prevResult has CNI_IFNAME in a container with this link's MAC address."""
+def is_in_prev_result(inside: Socket, request: Request, link: Link) -> bool:
+    """True when prevResult has CNI_IFNAME in a container, and of it something that the link has.
+
+    That is its MAC address or an address with the same prefix length: tuning, which is asked
+    first, may have given it another MAC address since. inside: a socket of the link's namespace.
+    Raises NetlinkError.
+    """
     try:
         result = request.prev_result()
     except CniError:
         return False  # a damaged one proves nothing
-    return result is not None and any(
-        interface.sandbox
-        and interface.name == request.ifname
-        and interface.mac.lower() == link.mac
-        for interface in result.interfaces
-    )
+    if result is None:
+        return False
+    named = {
+        index: interface.mac.lower()
+        for index, interface in enumerate(result.interfaces)
+        if interface.sandbox and interface.name == request.ifname
+    }
+    if link.mac in named.values():
+        return True
+    addresses = [ip.address for ip in result.ips if ip.interface in named]
+    if not addresses:
+        return False
+    from libcni.netlink.addr import dump_addresses
+
+    return any(a.prefix.text() in addresses for a in dump_addresses(inside, link.index))

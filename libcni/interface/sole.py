@@ -73,7 +73,7 @@ def delete_device(
         has the alias of this attachment                        yes
         has another's, or is of another kind                    no, it is somebody else's
         has none (Go's), or one that somebody else has set,     yes
-        and is in prevResult with its MAC
+        and is in prevResult with its MAC or an address
         has none, there is no prevResult, `is_go_made`          yes
     """
     attempts = Attempts()
@@ -115,4 +115,4 @@ def _is_ours(
         return link.alias == request.attachment.alias
     if request.config.get("prevResult") is None and is_go_made is not None:
         return not link.alias and is_go_made(inside, link)
-    return is_in_prev_result(request, link)
+    return is_in_prev_result(inside, request, link)

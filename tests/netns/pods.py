@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from tests.rig.host import Host, Netns
-from tests.rig.plugins import Runner
+from tests.rig.plugins import GO_BIN_DIR, Runner
 
 
 def changed(base: dict[str, Any], **keys: Any) -> dict[str, Any]:
@@ -66,6 +66,28 @@ def reserved(network: str = "podnet") -> set[str]:
     if not directory.is_dir():
         return set()
     return {p.name for p in directory.iterdir() if p.name[0].isdigit() or ":" in p.name}
+
+
+def tuned_by_go(host: Host, pod: Pod, mac: str) -> dict[str, Any]:
+    """Go's tuning gives the interface another MAC address, and ours takes it away again.
+
+    Returns the result of the whole ADD, which the DEL of the plugin before gets.
+    """
+    tuning = {
+        "cniVersion": pod.config["cniVersion"],
+        "name": pod.config["name"],
+        "type": "tuning",
+        "mac": mac,
+    }
+    options: dict[str, Any] = {"netns": pod.netns, "container_id": pod.name}
+    go: dict[str, Any] = {"bin_dir": GO_BIN_DIR, "path": GO_BIN_DIR}
+    config = {**tuning, "prevResult": pod.result}
+    result: dict[str, Any] = pod.run("tuning", "ADD", config, **options, **go).result()
+    assert pod.link()["address"] == mac == result["interfaces"][-1]["mac"]
+    pod.run("tuning", "DEL", {**tuning, "prevResult": result}, **options).succeeded()
+    assert pod.link()["address"] != mac
+    host.keep_files("/run/cni")
+    return result
 
 
 def pod_factory(host: Host, run: Runner, config: dict[str, Any]) -> Callable[..., Pod]:

@@ -46,7 +46,7 @@ def test_go_made_ours_removes(
 def test_go_made_and_off_the_bridge(
     host: Host, pod: PodFactory, go_bin_dir: pathlib.Path, accident: str
 ) -> None:
-    """Nothing tells it from a stranger's then but its MAC address in prevResult."""
+    """Nothing tells it from a stranger's then but its MAC or IP addresses in prevResult."""
     one = pod()
     go_add(one, go_bin_dir, GO_CONFIG)
     if accident == "bridge deleted":
@@ -58,6 +58,8 @@ def test_go_made_and_off_the_bridge(
         host.run("ip", "link", "set", one.veth, "master", "br-other")
     others = changed(one.result)
     others["interfaces"][2]["mac"] = "02:00:00:00:00:42"
+    for ip in others["ips"]:
+        ip["address"] = ip["address"].replace("/", "7/")
     for config in (one.config, changed(one.config, prevResult=others)):
         one.call("DEL", config).succeeded()
         assert one.netns.link_names() == {"lo", "eth0"}

@@ -8,10 +8,12 @@ import functools
 import os
 import pathlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from libcni.netns_lock import NamespaceLock
 from tests.netns import pods
 from tests.rig.host import Host
 from tests.rig.killed import killed_after
@@ -162,11 +164,116 @@ def test_a_bridge_stays_where_it_is(host: Host, pod: Pod) -> None:
 def test_the_name_was_taken_meanwhile(host: Host, pod: Pod) -> None:
     pod.add()
     host.run("ip", "link", "add", "dev0", "type", "bridge")
-    pod.call("DEL").failed(101, "dev0", "taken")
+    error = pod.call("DEL").failed(101, "dev0 is on the host again as cni", "taken")
+    now = error["msg"].partition(" as ")[2].partition(":")[0]
+    assert host.ip("link", "show", now)[0]["address"] == MAC
+    assert f"ip link set {now} name" in error["details"]
+    assert "also" not in error["details"]
     assert pod.netns.link_names() == {"lo"}
     host.run("ip", "link", "delete", "dev0")
     pod.call("DEL").succeeded()
     pod.is_back()
+
+
+def marks(device: dict[str, Any]) -> list[str]:
+    """The alternative names by which plugins know it."""
+    return [name for name in device.get("altnames", []) if name.startswith("cni-")]
+
+
+def test_a_device_that_another_takes_meanwhile(host: Host, pod: Pod) -> None:
+    """Between looking for it and moving it: that one's device bears no mark of ours."""
+    with ThreadPoolExecutor() as pool:
+        with NamespaceLock():
+            add = pool.submit(pod.call, "ADD", changed(ipam=None))
+            time.sleep(1)
+            assert not add.done()
+            pod.device()
+            other = host.netns()
+            host.run("ip", "link", "set", "dev0", "netns", other.name)
+        add.result().failed(7, "device dev0 is not on the host")
+    taken = other.ip("link", "show", "dev0")[0]
+    assert not marks(taken) and "ifalias" not in taken
+    other.run("ip", "link", "delete", "dev0")
+
+
+def test_two_at_once(host: Host, pod: Pod) -> None:
+    """One of them has it, and the other has not touched it."""
+    pod.config = changed(ipam=None)
+    other = pods.Pod(pod.run, host.netns(), "other", pod.config)
+    for _ in range(8):
+        with ThreadPoolExecutor() as pool:
+            replies = list(pool.map(lambda each: each.call("ADD"), (pod, other)))
+        assert sorted(reply.rc for reply in replies) == [0, 1]
+        winner, loser = (pod, other) if replies[0].rc == 0 else (other, pod)
+        replies[1 - (winner is other)].failed(7, "device dev0 is not on the host")
+        assert len(marks(winner.link())) == 2  # the mark, and the record of its name
+        loser.call("DEL").succeeded()
+        assert "eth0" in winner.netns.link_names()
+        winner.call("DEL").succeeded()
+        pod.is_back()
+
+
+def test_marks_of_others_go_when_it_is_back(host: Host, pod: Pod) -> None:
+    """As an ADD leaves it that was killed, and whose DEL never came."""
+    stale = f"cni-{'0' * 16}-{'1' * 32}"
+    for name in (stale, f"{stale}-dev7"):
+        host.run("ip", "link", "property", "add", "dev", "dev0", "altname", name)
+    pod.add()
+    pod.call("DEL").succeeded()
+    pod.is_back()
+
+
+@pytest.mark.parametrize("alias", ["foo", ""])
+@pytest.mark.parametrize("by", ["device", "hwaddr"])
+def test_somebody_changed_the_alias(pod: Pod, alias: str, by: str) -> None:
+    """The device has its own name again all the same."""
+    if by == "hwaddr":
+        pod.config = changed(device=None, hwaddr=MAC)
+    pod.add()
+    pod.netns.run("ip", "link", "set", "eth0", "alias", alias)
+    pod.call("DEL").succeeded()
+    pod.is_back()
+
+
+@pytest.mark.parametrize(
+    ("by", "alias", "name"),
+    [
+        ("device", "foo", "dev0"),
+        ("device", "", "dev0"),
+        ("hwaddr", "foo", "foo"),  # all that there is to go by
+        ("hwaddr", "", "eth0"),
+    ],
+)
+def test_somebody_changed_the_alias_of_what_go_moved(
+    pod: Pod, by: str, alias: str, name: str
+) -> None:
+    pod.config = changed(cniVersion="1.0.0", ipam=None)
+    if by == "hwaddr":
+        pod.config |= {"device": "", "hwaddr": MAC}
+    pod.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    pod.netns.run("ip", "link", "set", "eth0", "alias", alias)
+    said = pod.call("DEL", pod.known).succeeded().stderr
+    assert ("keeps that name" in said) == (name == "eth0")
+    if name != "dev0":
+        pod.host.run("ip", "link", "set", name, "name", "dev0")
+    pod.is_back()
+
+
+@pytest.mark.parametrize("by", ["device", "hwaddr"])
+def test_a_device_without_a_record_of_its_name(pod: Pod, by: str) -> None:
+    """As versions before had it: then the configuration or the alias says it, or nobody does."""
+    if by == "hwaddr":
+        pod.config = changed(device=None, hwaddr=MAC)
+    for alias, name in (("dev0", "dev0"), ("", "dev0" if by == "device" else "eth0")):
+        pod.add()
+        record = max(marks(pod.link()), key=len)
+        pod.netns.run("ip", "link", "property", "del", "dev", "eth0", "altname", record)
+        pod.netns.run("ip", "link", "set", "eth0", "alias", alias)
+        said = pod.call("DEL").succeeded().stderr
+        assert ("eth0" in said and "keeps that name" in said) == (name == "eth0")
+        if name != "dev0":
+            pod.host.run("ip", "link", "set", name, "name", "dev0")
+        pod.is_back()
 
 
 BREAKAGES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -317,6 +424,39 @@ def test_what_go_moved_comes_back(host: Host, pod: Pod, known: bool) -> None:
     pod.call("CHECK", pod.known).succeeded()
     pod.call("DEL", pod.known if known else pod.config).succeeded()
     pod.is_back()
+
+
+@pytest.mark.parametrize("known_by", ["address", "device"])
+def test_what_go_moved_comes_back_after_tuning(host: Host, pod: Pod, known_by: str) -> None:
+    """Whose DEL comes first, and gives it a MAC address that prevResult has not got."""
+    pod.config = changed(cniVersion="1.0.0")
+    pod.config["ipam"] = {"type": "host-local", "subnet": "10.78.0.0/24"}
+    if known_by == "device":
+        del pod.config["ipam"]
+    else:
+        pod.config |= {"device": "", "hwaddr": MAC}
+    pod.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    tuned = pods.tuned_by_go(host, pod, "0a:58:0a:f4:01:02")
+    if known_by == "address":
+        # It is not the device that it was, by its MAC address.
+        pod.config["hwaddr"] = "02:00:00:00:07:09"
+    pod.call("DEL", {**pod.config, "prevResult": tuned}).succeeded()
+    pod.is_back()
+
+
+def test_an_interface_that_prev_result_does_not_know_stays(pod: Pod) -> None:
+    """Neither by its MAC address nor by an address that it has."""
+    pod.netns.run("ip", "link", "add", "eth0", "type", "bridge")
+    pod.netns.run("ip", "link", "set", "eth0", "alias", "theirs")
+    pod.netns.run("ip", "address", "add", "10.78.0.2/25", "dev", "eth0")
+    entry = {"name": "eth0", "mac": MAC, "sandbox": pod.netns.path}
+    known = {
+        "cniVersion": "1.1.0",
+        "interfaces": [entry],
+        "ips": [{"address": "10.78.0.2/24", "interface": 0}],
+    }
+    pod.call("DEL", {**pod.config, "prevResult": known}).succeeded()
+    assert "eth0" in pod.netns.link_names()
 
 
 def test_go_brings_back_what_ours_moved(host: Host, pod: Pod) -> None:

@@ -107,6 +107,7 @@ def test_outside_sees_the_host(host: Host, pod: Callable[..., Pod]) -> None:
     one.call("DEL", one.known).succeeded()
 
 
+STATIC = {"address": "10.72.9.2/24", "gateway": "10.72.9.1"}
 HOST = ("ip", "link", "set", "{veth}")
 BREAKAGES: dict[str, tuple[bool, tuple[str, ...], str]] = {
     "address": (False, ("ip", "address", "flush", "dev", "eth0", "scope", "global"), "addresses"),
@@ -172,6 +173,32 @@ def test_delete_with_what_is_left(host: Host, pod: Callable[..., Pod], missing: 
     if one.netns is not None:
         one.netns.delete()
     host.assert_clean(before)
+
+
+@pytest.mark.parametrize("alias", ["theirs", ""])
+def test_delete_by_the_name_that_only_it_can_have(
+    host: Host, pod: Callable[..., Pod], alias: str
+) -> None:
+    """Somebody changed the alias, and there is no prevResult; the next one gets the address."""
+    one = pod(changed(ipam={"type": "static", "addresses": [STATIC]})).add()
+    host.run("ip", "link", "set", one.veth, "alias", alias)
+    one.call("DEL").succeeded()
+    assert one.veth not in host.link_names()
+    other = pod(one.config).add()
+    other.call("DEL").succeeded()
+
+
+def test_delete_leaves_a_pair_of_that_name_in_another_container(
+    host: Host, pod: Callable[..., Pod]
+) -> None:
+    one, other = pod().add(), host.netns()
+    one.call("DEL", one.known).succeeded()
+    host.run("ip", "link", "add", one.veth, "type", "veth", "peer", "name", "p")
+    host.run("ip", "link", "set", "p", "netns", other.name)
+    one.netns.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "x")
+    one.call("DEL").succeeded()
+    assert one.veth in host.link_names() and "eth0" in one.netns.link_names()
+    host.run("ip", "link", "delete", one.veth)
 
 
 def test_a_gateway_of_the_other_family() -> None:
@@ -292,6 +319,18 @@ def test_what_go_made_is_checked_and_deleted(
         "sh", "-c", "nft list tables | grep -v adder | while read line; do nft delete $line; done"
     )
     host.assert_clean(before)
+
+
+def test_what_go_made_goes_after_tuning(host: Host, pod: Callable[..., Pod]) -> None:
+    """Somebody gave the host end an alias, and prevResult has the MAC address of tuning."""
+    config = changed(cniVersion="1.0.0", mtu=None, ipMasq=False)
+    config["ipam"]["routes"] = []
+    one = pod(config)
+    one.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    result = pods.tuned_by_go(host, one, "0a:58:0a:f4:01:02")
+    host.run("ip", "link", "set", one.veth, "alias", "theirs")
+    one.call("DEL", {**config, "prevResult": result}).succeeded()
+    assert one.veth not in host.link_names()
 
 
 def test_go_deletes_what_ours_made(host: Host, pod: Callable[..., Pod]) -> None:

@@ -202,6 +202,49 @@ def test_a_table_of_ones_own(pod: Pod) -> None:
     assert not before.difference(state(pod))
 
 
+def test_add_again(pod: Pod) -> None:
+    """Refused by name where routes have moved, and nothing changes; DEL makes way."""
+    pod.add()
+    before = state(pod)
+    address = pod.addresses()[0]
+    config = {**pod.config, "prevResult": pod.before}
+    pod.call("ADD", config=config).failed(
+        101, f"moved the routes of net1 before: there is a rule from {address}/32", "run DEL"
+    )
+    assert not before.difference(state(pod))
+    pod.call("CHECK", config=pod.known).succeeded()
+    pod.call("DEL", config=pod.known).succeeded()
+    pod.add()
+    pod.call("CHECK", config=pod.known).succeeded()
+
+
+def test_add_again_with_a_table_of_ones_own(pod: Pod) -> None:
+    """The rules that are missing are added, and nothing more."""
+    pod.config["table"] = 300
+    pod.add()
+    before = state(pod)
+    pod.add()
+    assert not before.difference(state(pod))
+    pod.netns.run("ip", "rule", "delete", "from", pod.addresses()[0])
+    pod.add()
+    assert not before.difference(state(pod))
+    # An address that another interface has as well: whose rule it is, nobody can tell.
+    pod.netns.run("ip", "address", "add", f"{pod.addresses()[0]}/32", "dev", "net0")
+    pod.call("ADD", config={**pod.config, "prevResult": pod.before}).failed(
+        101, f"a rule from {pod.addresses()[0]}/32 lookup 300", "another interface"
+    )
+
+
+def test_a_dead_rule_for_the_address_is_no_obstacle(pod: Pod) -> None:
+    """As it is left of an interface that somebody deleted, and an address given out again."""
+    words = ("from", pod.addresses()[0], "table", "100", "protocol", "173")
+    pod.netns.run("ip", "rule", "add", *words)
+    pod.add()
+    assert (pod.addresses()[0], "101") in pod.rules()
+    pod.call("DEL", config=pod.known).succeeded()
+    assert pod.rules() == []
+
+
 def test_gateways_of_the_configuration(host: Host, pod: Pod) -> None:
     """Instead of the one that the plugin before gives, of each family; traffic goes there."""
     for address, interface in (("10.75.0.254/24", "br1"), ("192.0.2.1/32", "lo")):

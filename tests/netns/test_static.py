@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import time
 from typing import Any
 
@@ -75,6 +76,22 @@ def test_an_exclusive_address(host: Host, run_plugin: Runner) -> None:
     result = run_plugin("bridge", "ADD", config, **one).result()
     run_plugin("bridge", "CHECK", {**config, "prevResult": result}, **one).succeeded()
     run_plugin("bridge", "DEL", config, **one).succeeded()
+
+
+def test_an_exclusive_address_that_nobody_could_note(
+    host: Host, run_plugin: Runner, tmp_path: pathlib.Path
+) -> None:
+    """STATUS says so before ADD does."""
+    ipam = {**CONFIG["ipam"], "exclusive": True, "dataDir": str(tmp_path / "data")}
+    config = {**CONFIG, "cniVersion": "1.1.0", "type": "static", "ipam": ipam}
+    run_plugin("static", "STATUS", config).succeeded()
+    host.run("mount", "-t", "tmpfs", "-o", "ro", "none", str(tmp_path))
+    try:
+        error = run_plugin("static", "STATUS", config).failed(50, str(tmp_path), "Read-only")
+        assert "ipam.dataDir" in error["msg"]
+        run_plugin("static", "ADD", config, netns=host.netns()).failed(5, "Read-only")
+    finally:
+        host.run("umount", str(tmp_path))
 
 
 def test_under_go_s_bridge(host: Host, run_plugin: Runner) -> None:

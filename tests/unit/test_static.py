@@ -74,13 +74,23 @@ def test_whose_word_counts() -> None:
 
 
 def test_gateways_of_cni_args() -> None:
-    """For each address in whose subnet they are."""
+    """For each address that CNI_ARGS asks for in whose subnet they are; configured ones have
+    what the configuration says."""
     args = "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.7.0.9/16;GATEWAY=10.7.0.1,10.1.2.254,2001:db8::1"
     assert ips(request([V4, V6], args)) == [
-        ("10.1.2.3/24", "10.1.2.254"),
+        ("10.1.2.3/24", "10.1.2.1"),
         ("2001:db8:1::3/64", "2001:db8:1::1"),
         ("10.7.0.9/16", "10.7.0.1"),
     ]
+    assert ips(request([V4], "IP=10.1.2.9/24;GATEWAY=10.1.2.254")) == [
+        ("10.1.2.3/24", "10.1.2.1"),
+        ("10.1.2.9/24", "10.1.2.254"),
+    ]
+
+
+def test_blanks_in_the_lists_of_cni_args() -> None:
+    args = "IP=10.7.0.6/24, 10.7.0.7/24 ;GATEWAY= 10.7.0.1, fd00::1"
+    assert ips(request([], args)) == [("10.7.0.6/24", "10.7.0.1"), ("10.7.0.7/24", "10.7.0.1")]
 
 
 def test_an_address_without_length() -> None:
@@ -186,6 +196,8 @@ ARGS = st.sampled_from(
         "IP=172.16.0.9/16",
         # Debian's does not look at configured addresses here; none of them has these.
         "IP=172.16.0.9/16,fd00:6::9/64;GATEWAY=172.16.0.1,fd00:6::1",
+        "IP=172.16.0.9/16, 172.16.0.7/16;GATEWAY= 172.16.0.1, 10.7.0.1, 10.1.2.254",
+        "GATEWAY=10.1.2.254",
         "IP=nonsense",
         "GATEWAY=nonsense",
         "WHAT=1",

@@ -149,6 +149,22 @@ def test_where_nothing_can_be_written(lab: Lab) -> None:
     delete(lab.request("c1", ipam=ipam))
 
 
+def test_status_where_nothing_can_be_written(
+    lab: Lab, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said beforehand, whether the network has a directory by then or not; and nothing is made."""
+    status(lab.request("c1"))
+    assert not lab.directory.exists()
+    monkeypatch.setattr("posix.access", lambda path, mode: False)
+    refused(status, lab.request("c1"), 50, "ipam.dataDir", f"cannot write {tmp_path}", "denied")
+    lab.directory.mkdir()
+    refused(status, lab.request("c1"), 50, "ipam.dataDir", f"cannot write {lab.directory}")
+    lab.directory.rmdir()
+    lab.directory.write_text("")
+    refused(status, lab.request("c1"), 50, "ipam.dataDir", "lab")
+    status(lab.request("c1", ipam={**lab.config["ipam"], "exclusive": False}))
+
+
 def test_of_many_at_once_one_gets_it(lab: Lab) -> None:
     def attempt(number: int) -> str:
         try:

@@ -33,16 +33,14 @@ def add(request: Request) -> Result:
         require_free_name(inside, request)
         device = find_device(sock, config)
         if device is None:
-            raise CniError(
-                INVALID_NETWORK_CONFIG,
-                f"{config.wanted} is not on the host",
-                "has another container got it?",
-            )
+            raise _missing(config)
         refuse_loopback(device, INVALID_NETWORK_CONFIG)
         # Before the move, by which the device loses its addresses and routes.
         result = obtain(request)
         require_ipv6_mtu([ip.address for ip in result.ips], device.mtu, device.name)
         link = move_in(sock, inside, request, device)
+        if link is None:
+            raise _missing(config)
         configure(namespace, request.ifname, link.index, result if result.ips else None)
         link = Link(inside.request(get_link(index=link.index))[0])
         entry = Interface(link.name, link.mac, link.mtu, request.netns_path, pci_id=config.pci_id)
@@ -53,3 +51,11 @@ def add(request: Request) -> Result:
 
         result.dns = parse_dns(config.dns)
     return result
+
+
+def _missing(config: Config) -> CniError:
+    return CniError(
+        INVALID_NETWORK_CONFIG,
+        f"{config.wanted} is not on the host",
+        "has another container got it?",
+    )

@@ -42,7 +42,7 @@ def check(request: Request) -> None:
     if mine.mac:
         check_mac(what, mine.mac, link.mac)
     check_mtu(what, mine.mtu, link.mtu)
-    # By it DEL, Go's too, gives the device its name back.
+    # By it Go's DEL gives the device its name back.
     if not link.alias or not _is_of(config.device, inside, link):
         raise differs(f"alias of {what}", config.device or "its name", link.alias or "none")
     marked = find_marked(inside, request.attachment)

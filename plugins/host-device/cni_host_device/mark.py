@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a device is, in an alternative name; what it is called on the host, in its alias.
+"""Whose a device is, and what it is called on the host, in alternative names.
 
+    altname     cni-<16 of the network>-<32 of the attachment>             the mark
+    altname     cni-<16 of the network>-<32 of the attachment>-enp3s0      the record of its name
     alias       enp3s0                                   as Go's plugin has it and reads it
-    altname     cni-<16 of the network>-<32 of the attachment>
 
-Both go with the device from namespace to namespace, and an alternative name finds it there.
+All go with the device from namespace to namespace, and an alternative name finds it there. The
+alias is anybody's to change.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from _sha512 import sha512
 from errno import EOPNOTSUPP
 
 from libcni.netlink.codec import CHANGE, CREATE, NLM_F_REQUEST, Message
-from libcni.netlink.link import RTM_GETLINK, Link, get_link
+from libcni.netlink.link import RTM_GETLINK, Link, find_link, get_link
 from libcni.netlink.tables.link import LINK
 
 TYPE_CHECKING = False
@@ -27,6 +29,8 @@ _RTM_NEWLINKPROP, _RTM_DELLINKPROP = 108, 109
 _PROPERTIES: Layout = (LINK[0], {"IFLA_PROP_LIST": (52, {"IFLA_ALT_IFNAME": (53, "s")})})
 #: How each mark begins, and its length in bytes.
 _START, _LENGTH = b"cni-", 53
+#: Bytes of an interface's name (linux/if.h IFNAMSIZ, without the NUL).
+_NAME_MAX = 15
 #: What a kernel answers that knows no alternative names.
 UNSUPPORTED = EOPNOTSUPP
 
@@ -58,38 +62,67 @@ def find_marked(sock: Socket, attachment: Attachment) -> Link | None:
     return Link(reply.items[0]) if reply.check(ENODEV, EINVAL) else None
 
 
-def new_mark(index: int, mark: str) -> Message:
-    """Add it. EEXIST if it is there, EOPNOTSUPP on a kernel without alternative names."""
+def new_marks(index: int, mark: str, name: str) -> list[Message]:
+    """Add mark and record. EEXIST if they are there, EOPNOTSUPP on a kernel without such."""
+    return [_property(_RTM_NEWLINKPROP, CREATE, index, text) for text in (mark, f"{mark}-{name}")]
+
+
+def _property(kind: int, flags: int, index: int, name: str) -> Message:
     return Message(
-        _RTM_NEWLINKPROP,
-        CREATE,
-        f"mark link {index}",
+        kind,
+        flags,
+        f"{'unmark' if kind == _RTM_DELLINKPROP else 'mark'} link {index}",
         _PROPERTIES,
         (0, 0, index, 0, 0),
-        {"IFLA_PROP_LIST": {"IFLA_ALT_IFNAME": mark}},
+        {"IFLA_PROP_LIST": {"IFLA_ALT_IFNAME": name}},
     )
+
+
+def marks_of(body: bytes) -> list[str]:
+    """The marks and records, of whichever attachments, in the kernel's description of a link."""
+    found = []
+    at = body.find(_START)
+    while at >= 0:
+        text = body[at : body.find(b"\0", at)]
+        if text[20:21] == b"-" and (len(text) == _LENGTH or text[_LENGTH : _LENGTH + 1] == b"-"):
+            found.append(text.decode("utf-8", "replace"))
+        at = body.find(_START, at + len(_START))
+    return found
 
 
 def is_marked(sock: Socket, link: Link) -> bool:
     """True for the device of an attachment of ours, whichever. Raises NetlinkError."""
-    body = sock.request(get_link(index=link.index))[0]
-    at = body.find(_START)
-    return at >= 0 and body[at + 20 : at + 21] == b"-" and body.find(b"\0", at) == at + _LENGTH
+    return bool(marks_of(sock.request(get_link(index=link.index))[0]))
 
 
-def clear_mark(sock: Socket, index: int, mark: str) -> None:
-    """Take it away. Idempotent. NetlinkError."""
+def original_name(sock: Socket, link: Link, mark: str, device: object = "") -> str:
+    """What a device is called on the host; "" when nothing says so. Raises NetlinkError.
+
+    device: what the configuration calls it, which may be an alternative name. A kernel without
+    those has no record, and Go's plugin makes none: then it is `device`, or else the alias.
+    """
+    start = f"{mark}-"
+    for record in marks_of(sock.request(get_link(index=link.index))[0]):
+        if record.startswith(start):
+            return record[len(start) :]
+    if not isinstance(device, str) or not 0 < len(device.encode()) <= _NAME_MAX:
+        return link.alias
+    other = find_link(sock, device)
+    is_alternative = other is not None and other.index == link.index and link.name != device
+    return link.alias if is_alternative else device
+
+
+def clear_marks(sock: Socket, index: int) -> None:
+    """Take all marks and records away, be they others': it is on the host, so nobody has it.
+
+    Idempotent. NetlinkError.
+    """
     from errno import EINVAL, ENODEV, ENOENT
 
-    message = Message(
-        _RTM_DELLINKPROP,
-        CHANGE,
-        f"unmark link {index}",
-        _PROPERTIES,
-        (0, 0, index, 0, 0),
-        {"IFLA_PROP_LIST": {"IFLA_ALT_IFNAME": mark}},
-    )
-    sock.batch([message])[0].check(ENODEV, ENOENT, EINVAL, UNSUPPORTED)
+    reply = sock.batch([get_link(index=index)])[0]
+    names = marks_of(reply.items[0]) if reply.check(ENODEV) else []
+    for answer in sock.batch([_property(_RTM_DELLINKPROP, CHANGE, index, n) for n in names]):
+        answer.check(ENODEV, ENOENT, EINVAL, UNSUPPORTED)
 
 
 def marked_links(sock: Socket, network: str) -> list[tuple[str, Link]]:
@@ -100,5 +133,5 @@ def marked_links(sock: Socket, network: str) -> list[tuple[str, Link]]:
     for body in sock.dump(message):
         at = body.find(start)
         if at >= 0:
-            found.append((body[at : body.index(b"\0", at)].decode(), Link(body)))
+            found.append((body[at : at + _LENGTH].decode("utf-8", "replace"), Link(body)))
     return found

@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moving a device into the container and back, marked all the time.
 
-A device keeps its name when it moves; where the name is taken it gets a temporary one.
+A device keeps its name when it moves; where the name is taken it gets a temporary one. Who moves
+or marks has the lock of the host's namespace: of two ADDs for one device the later one finds that
+it is gone, and has not touched it.
 """
 
 from __future__ import annotations
 
 from errno import EEXIST
 
-from cni_host_device.mark import (
-    UNSUPPORTED,
-    clear_mark,
-    find_marked,
-    mark_of,
-    new_mark,
-)
+from cni_host_device.mark import UNSUPPORTED, clear_marks, find_marked, mark_of, new_marks
 from libcni.interface.sole import temporary_name
 from libcni.netlink.addr import IFA_F_PERMANENT, Address, dump_addresses, new_address
 from libcni.netlink.link import Link, find_link, set_link
 from libcni.netlink.socket import Socket
 from libcni.netns import Inside, Namespace, own
+from libcni.netns_lock import NamespaceLock
 from libcni.types.errors import CONFLICT, KERNEL, CniError
 
 TYPE_CHECKING = False
@@ -28,23 +25,34 @@ if TYPE_CHECKING:
     from libcni.skel.request import Request
 
 
-def move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link:
+def move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link | None:
     """Move the device, down, and name it CNI_IFNAME. On the undo stack goes the way back.
 
-    sock, inside: sockets of the host's and of the container's namespace. Raises CniError 102.
+    sock, inside: sockets of the host's and of the container's namespace. None when the device
+    has left the host since it was looked for. Raises CniError 102, or 11 when the lock of the
+    host's namespace is not to be had.
     """
+    with NamespaceLock():
+        here = find_link(sock, index=device.index)
+        if here is None or here.mac != device.mac:
+            return None
+        return _move_in(sock, inside, request, here)
+
+
+def _move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link:
     attachment, namespace = request.attachment, request.netns()
     addresses = [a for a in dump_addresses(sock, device.index) if a.flags & IFA_F_PERMANENT]
     request.undo.push(_undo, sock, inside, attachment, device, addresses)
     # In one system call: by its mark and its alias together a killed ADD is put right.
-    replies = sock.batch(
+    *marks, renaming = sock.batch(
         [
-            new_mark(device.index, mark_of(attachment)),
+            *new_marks(device.index, mark_of(attachment), device.name),
             set_link(index=device.index, up=False, alias=device.name),
         ]
     )
-    replies[0].check(EEXIST, UNSUPPORTED)
-    replies[1].check()
+    for reply in marks:
+        reply.check(EEXIST, UNSUPPORTED)
+    renaming.check()
     name = _free_name(inside, device.name, attachment)
     message = set_link(index=device.index, netns=namespace.fd, new_name=name)
     message.doing = f"move device {device.name} to {namespace.path}"
@@ -71,29 +79,33 @@ def _undo(
     addresses: list[Address],
 ) -> None:
     """As it was: name, alias, addresses, up or down, port of what. Routes that it had are gone."""
-    link = find_marked(inside, attachment)
-    if link is None:
-        link = find_link(inside, attachment.ifname)
-        if link is not None and (link.mac != device.mac or link.alias != device.name):
-            link = None
-    if link is not None:
-        move_out(sock, inside, attachment, link, device.name)
-    here = find_link(sock, device.name)
-    if here is not None and here.mac == device.mac:
-        clear_mark(sock, here.index, mark_of(attachment))
-        sock.run(set_link(index=here.index, alias=device.alias, up=device.is_up))
-        if device.master:
-            sock.run(set_link(index=here.index, master=device.master))
-        for reply in sock.batch(
-            [new_address(here.index, a.prefix, scope=a.scope) for a in addresses]
-        ):
-            reply.check(EEXIST)
+    with NamespaceLock():
+        link = find_marked(inside, attachment)
+        if link is None:
+            link = find_link(inside, attachment.ifname)
+            if link is not None and (link.mac != device.mac or link.alias != device.name):
+                link = None
+        if link is not None:
+            move_out(sock, inside, attachment, link, device.name)
+        here = find_link(sock, device.name)
+        if here is not None and here.mac == device.mac:
+            clear_marks(sock, here.index)
+            sock.run(set_link(index=here.index, alias=device.alias, up=device.is_up))
+            if device.master:
+                sock.run(set_link(index=here.index, master=device.master))
+            for reply in sock.batch(
+                [new_address(here.index, a.prefix, scope=a.scope) for a in addresses]
+            ):
+                reply.check(EEXIST)
 
 
 def move_out(
     sock: Socket, inside: Socket, attachment: Attachment, link: Link, original: str
 ) -> None:
-    """Bring a device back to the host under its name, down. Raises CniError 101, 102."""
+    """Bring a device back to the host under its name, down; the caller has the lock.
+
+    Raises CniError 101 when another device has the name by now, 102.
+    """
     name = _free_name(sock, original, attachment)
     messages = [set_link(index=link.index, up=False)]
     if link.name != name and find_link(inside, name) is None:
@@ -107,26 +119,28 @@ def move_out(
     moved = find_link(sock, name)
     if moved is None:
         raise CniError(KERNEL, f"device {original} did not arrive on the host")
-    restore(sock, moved, original, mark_of(attachment))
+    restore(sock, moved, original)
 
 
-def restore(sock: Socket, link: Link, original: str, mark: str) -> None:
-    """A device that is on the host again gets its name back, and loses alias and mark.
+def restore(sock: Socket, link: Link, original: str) -> None:
+    """A device that is on the host again gets its name back, and loses alias and marks.
 
-    Raises CniError 101 when the name is taken.
+    original: "" to leave its name. The caller has the lock. Raises CniError 101 when the name is
+    taken.
     """
     if original and link.name != original:
         if find_link(sock, original) is not None:
             raise CniError(
                 CONFLICT,
-                f"device {link.name} cannot be called {original} again, that name is taken",
-                "rename the other device and repeat DEL",
+                f"device {original} is on the host again as {link.name}: its name is taken",
+                "rename the other device and repeat DEL, or give this one a name: "
+                f"ip link set {link.name} name NAME",
             )
         sock.run(
             set_link(index=link.index, up=False), set_link(index=link.index, new_name=original)
         )
     sock.run(set_link(index=link.index, alias=""))
-    clear_mark(sock, link.index, mark)
+    clear_marks(sock, link.index)
 
 
 def _own_namespace() -> Namespace:

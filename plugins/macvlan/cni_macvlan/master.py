@@ -39,10 +39,10 @@ def find_master(sock: Socket, config: Config) -> Link | None:
 
 
 def require_master(sock: Socket, config: Config, code: int = INVALID_NETWORK_CONFIG) -> Link:
-    """`find_master`, when a macvlan as configured can be made on it and set up.
+    """`find_master`, when a macvlan as configured can be made on it.
 
-    Raises CniError `code` when there is none, it cannot have macvlans, it is down, or its MTU is
-    smaller than `mtu`.
+    It may be down, as early at boot: the macvlan gets its carrier from it. Raises CniError `code`
+    when there is none, it cannot have macvlans, or its MTU is smaller than `mtu`.
     """
     where = "in the container" if config.in_container else "on the host"
     master = find_master(sock, config)
@@ -54,6 +54,4 @@ def require_master(sock: Socket, config: Config, code: int = INVALID_NETWORK_CON
         raise CniError(code, f"master {master.name} is no Ethernet interface")
     if config.mtu > master.mtu:
         raise CniError(code, f"invalid MTU {config.mtu}, must be [0, master MTU({master.mtu})]")
-    if not master.is_up:
-        raise CniError(code, f"master {master.name} is down", f"ip link set {master.name} up")
     return master

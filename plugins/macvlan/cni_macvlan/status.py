@@ -7,7 +7,7 @@ from cni_macvlan.config import Config
 from cni_macvlan.master import require_master
 from libcni.interface.ipam import inquire
 from libcni.netlink.socket import Socket
-from libcni.types.errors import PLUGIN_NOT_AVAILABLE
+from libcni.types.errors import LIMITED_CONNECTIVITY, PLUGIN_NOT_AVAILABLE, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 
 
 def status(request: Request) -> None:
-    """Raise CniError 50 when the master is not there, is down or has too small an MTU.
+    """Raise CniError 50 when the master is not there or has too small an MTU, and 51 when it is
+    down: an ADD succeeds, but neither that container nor those before it reach anybody.
 
     Also what the IPAM plugin's STATUS raises.
     """
     config = Config(request)
     if not config.in_container:
-        require_master(Socket(), config, PLUGIN_NOT_AVAILABLE)
+        master = require_master(Socket(), config, PLUGIN_NOT_AVAILABLE)
+        if not master.is_up:
+            raise CniError(
+                LIMITED_CONNECTIVITY,
+                f"master {master.name} is down",
+                f"ip link set {master.name} up",
+            )
     inquire(request)

@@ -16,6 +16,7 @@ from cni_sbr.config import (
 from cni_sbr.move import MovedRoute, keep, routes_through
 from libcni.inet import Prefix, ntop
 from libcni.interrupt import checkpoint
+from libcni.netlink.addr import dump_addresses
 from libcni.netlink.link import Link, find_link
 from libcni.netlink.route import (
     REPLACE,
@@ -24,7 +25,7 @@ from libcni.netlink.route import (
     dump_routes,
     new_route,
 )
-from libcni.netlink.rule import delete_rule, dump_rules, new_rule
+from libcni.netlink.rule import Rule, delete_rule, dump_rules, new_rule
 from libcni.netlink.socket import Socket
 from libcni.netns import Inside
 from libcni.netns_lock import NamespaceLock
@@ -45,6 +46,7 @@ FIRST_TABLE = 100
 def add(request: Request) -> Result:
     """Returns prevResult, with the table of each route that has moved.
 
+    Idempotent with `table`; without, a second one is refused (101), as the routes have moved.
     Leaves everything as it was when it fails (CniError).
     """
     result = request.chained_result()
@@ -66,21 +68,44 @@ def add(request: Request) -> Result:
                 f"failed to find interface {request.ifname} in {request.netns_path}",
                 "an earlier plugin of the list has to make it",
             )
-        table = configured_table(request)
+        table, rules = configured_table(request), dump_rules(sock)
         if table:
-            _add_rules(sock, request, [(ip, table) for ip in ips])
+            _add_rules(sock, request, link, [(ip, table) for ip in ips], rules)
         else:
+            _refuse_repetition(sock, request, link, ips, rules)
             # Now and not when each is needed: somebody else's routes do not mind the lock.
-            free = _free_tables(sock)
+            free = _free_tables(sock, rules)
             chosen = [(ip, next(free)) for ip in ips]
-            _separate(sock, request, link, chosen, gateways, result)
+            _separate(sock, request, link, chosen, gateways, result, rules)
     checkpoint()
     return result
 
 
-def _free_tables(sock: Socket) -> Iterator[int]:
+def _refuse_repetition(
+    sock: Socket, request: Request, link: Link, ips: list[IPConfig], rules: list[Rule]
+) -> None:
+    """Raise CniError 101 when ADD was here before: the routes of the interface have moved.
+
+    A rule of ours whose table has none of them is a dead one, of an earlier interface.
+    """
+    sources = [source_of(ip) for ip in ips]
+    mine = [r for r in rules if r.protocol == PROTOCOL and r.simple and r.src in sources]
+    if not mine:
+        return
+    used = {route.table for route in routes_through(sock, link.index, 0)}
+    for rule in mine:
+        if rule.src is not None and rule.table in used:
+            raise CniError(
+                CONFLICT,
+                f"sbr has moved the routes of {request.ifname} before: there is a rule from "
+                f"{rule.src.text()} lookup {rule.table}",
+                "run DEL for this container and interface first",
+            )
+
+
+def _free_tables(sock: Socket, rules: list[Rule]) -> Iterator[int]:
     """Tables that neither a rule nor a route uses, from 100 on."""
-    taken = {rule.table for rule in dump_rules(sock)}
+    taken = {rule.table for rule in rules}
     for family in (2, 10):
         taken |= {route.table for route in dump_routes(sock, family, table=0)}
     number = FIRST_TABLE
@@ -91,12 +116,23 @@ def _free_tables(sock: Socket) -> Iterator[int]:
         number += 1
 
 
-def _add_rules(sock: Socket, request: Request, chosen: list[tuple[IPConfig, int]]) -> None:
-    present = [(rule.src, rule.table) for rule in dump_rules(sock)]
+def _add_rules(
+    sock: Socket,
+    request: Request,
+    link: Link,
+    chosen: list[tuple[IPConfig, int]],
+    rules: list[Rule],
+) -> None:
+    """rules: those that are there. One of ours for an address of this link alone is kept."""
     messages = []
     for ip, table in chosen:
         source = source_of(ip)
-        if (source, table) in present:
+        present = [rule for rule in rules if rule.src == source and rule.table == table]
+        if any(rule.simple and rule.protocol == PROTOCOL for rule in present):
+            others = [a for a in dump_addresses(sock) if a.index != link.index]
+            if all(address.prefix.packed != source.packed for address in others):
+                continue  # of an ADD before
+        if present:
             raise CniError(
                 CONFLICT,
                 f"a rule from {source.text()} lookup {table} exists already",
@@ -118,6 +154,7 @@ def _separate(
     chosen: list[tuple[IPConfig, int]],
     gateways: dict[int, bytes],
     result: Result,
+    rules: list[Rule],
 ) -> None:
     routes = routes_through(sock, link.index)
     placed = place(routes, chosen)
@@ -161,7 +198,7 @@ def _separate(
                 messages.append(message)
     sock.run(*messages)
     # The tables are complete before anything is sent to them.
-    _add_rules(sock, request, chosen)
+    _add_rules(sock, request, link, chosen, rules)
     for reply in sock.batch([route.delete_from(RT_TABLE_MAIN) for route in reversed(moving)]):
         reply.check(ESRCH)
     sock.run(*(message for _, message in hints))

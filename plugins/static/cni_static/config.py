@@ -98,26 +98,30 @@ def _refuse_unusable(prefix: Prefix, where: str, code: int) -> None:
 
 
 def _from_environment(args: str, configured: list[IPConfig]) -> list[IPConfig]:
-    """What CNI_ARGS adds: IP=address,...; GATEWAY=address,... is for all addresses it suits."""
+    """What CNI_ARGS adds: IP=address,...; GATEWAY=address,... is for those that it suits.
+
+    Blanks around them do not matter, and the gateways of configured addresses stay, as in Go.
+    """
     from libcni.types.args import load_args
 
     values = load_args(args, ("IP", "GATEWAY"))
     added = [
         _requested(text, configured, "CNI_ARGS: IP", INVALID_ENVIRONMENT)
-        for text in values.get("IP", "").split(",")
-        if text
+        for text in _listed(values.get("IP", ""))
     ]
-    for text in values.get("GATEWAY", "").split(","):
-        if not text:
-            continue
+    for text in _listed(values.get("GATEWAY", "")):
         try:
             gateway = pton(text)
         except ValueError as error:
             raise CniError(INVALID_ENVIRONMENT, f"CNI_ARGS: GATEWAY: {error}") from None
-        for ip in (*configured, *added):
+        for ip in added:
             if Prefix.parse(ip.address).contains(gateway):
                 ip.gateway = ntop(gateway)
     return added
+
+
+def _listed(value: str) -> list[str]:
+    return [text for part in value.split(",") if (text := part.strip())]
 
 
 def _requested(text: str, configured: list[IPConfig], where: str, code: int) -> IPConfig:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 def status(request: Request) -> None:
     """Raise CniError 7 when the configuration is wrong, with `exclusive` 50 when an address is
-    held. No addresses is no fault: the runtime may name them."""
+    held or nothing could be noted. No addresses is no fault: the runtime may name them."""
     addresses = addresses_of(request)
     if request.config["ipam"].get("exclusive"):
-        from cni_static.holders import describe, holder_of
+        from cni_static.holders import describe, directory_of, holder_of
+        from libcni.writable import require_writable
 
+        require_writable(directory_of(request), "ipam.dataDir")
         for ip in addresses:
             address = ip.address.partition("/")[0]
             holder = holder_of(request, address)
