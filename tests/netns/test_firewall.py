@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cni_firewall import ipt, nft
-from cni_firewall.sources import pack, unpack
+from cni_firewall.record import pack, unpack
 from libcni.inet import Prefix
 from libcni.netlink.socket import NetlinkError
 from tests.rig.capabilities import CAP_NET_ADMIN, WITHOUT_NET_ADMIN, without
@@ -678,6 +678,41 @@ def test_sources_are_found_by_identity(host: Host, pods: Any, firewalld: dict[st
     gos.call("DEL", gos.config(), variables=firewalld).succeeded()
     two.call("DEL", bare, variables=firewalld).succeeded()
     other.call("DEL", {**bare, "name": "another"}, variables=firewalld).succeeded()
+    assert sources(firewalld, "trusted") == []
+
+
+def test_sources_that_another_has_by_now(host: Host, pods: Any, firewalld: dict[str, str]) -> None:
+    """An address outlives who had it first: DEL and GC of that one leave it to the next."""
+    old, new = pods(), pods()
+    bare = {"cniVersion": "1.1.0", "name": "pods", "type": "firewall", "backend": "firewalld"}
+    for zone in ("trusted", "public"):
+        keys = {"backend": "firewalld", "firewalldZone": zone}
+        before = old.config(backend="firewalld")
+        old.call("ADD", before, variables=firewalld).result()
+        taken = new.config(**keys)
+        taken["prevResult"]["ips"][0] = before["prevResult"]["ips"][0]
+        own = sorted([f"{old.addresses[0]}/32", f"{new.addresses[1]}/128"])
+        new.call("ADD", taken, variables=firewalld).result()
+        valid = [{"containerID": new.name, "ifname": "eth0"}]
+        for verb, config in (
+            ("DEL", {**before, "firewalldZone": zone}),
+            ("DEL", {**before, "firewalldZone": zone}),
+            ("DEL", bare),
+            ("GC", {**bare, "cni.dev/valid-attachments": valid}),
+        ):
+            old.call(verb, config, variables=firewalld).succeeded()
+            assert sources(firewalld, zone) == own, (verb, config)
+            new.call("CHECK", taken, variables=firewalld).succeeded()
+        new.call("DEL", taken, variables=firewalld).succeeded()
+        assert sources(firewalld, zone) == []
+    # All of them, and GC first: nothing is left in the record of the old one.
+    zoned = old.config(backend="firewalld")
+    old.call("ADD", zoned, variables=firewalld).result()
+    new.call("ADD", {**zoned, "cniVersion": "1.0.0"}, variables=firewalld).result()
+    own = sorted([f"{old.addresses[0]}/32", f"{old.addresses[1]}/128"])
+    old.call("GC", {**bare, "cni.dev/valid-attachments": valid}, variables=firewalld).succeeded()
+    assert sources(firewalld, "trusted") == own
+    new.call("DEL", bare, variables=firewalld).succeeded()
     assert sources(firewalld, "trusted") == []
 
 
