@@ -12,10 +12,12 @@ from cni_firewall.config import (
     addresses_of,
     bridge_of,
     choose,
+    versions_of,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from libcni.inet import Prefix
     from libcni.skel.request import Request
     from libcni.types.result import Result
 
@@ -47,8 +49,19 @@ def add(request: Request) -> Result:
         from cni_firewall import nft
 
         nft.ensure(request.attachment, addresses, config.policy, bridge).close()
+    if bridge:
+        _tell_gaps(config, backend, addresses, bridge)
     _warn(request, backend)
     return result
+
+
+def _tell_gaps(config: Config, backend: str, addresses: list[Prefix], bridge: str) -> None:
+    """On stderr: the container is less apart than was asked for."""
+    from cni_firewall.gaps import gaps
+    from cni_firewall.policy import say
+
+    for gap in gaps(config.policy, backend, versions_of(addresses), bridge):
+        say(f"firewall: {gap.words(config.policy, bridge)}; {gap.advice}")
 
 
 def _warn(request: Request, backend: str) -> None:

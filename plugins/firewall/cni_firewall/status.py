@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def status(request: Request) -> None:
-    """Raise CniError 50 when the backend cannot be used, or cannot let traffic pass.
+    """Raise CniError 50 when the backend cannot be used, or cannot let traffic pass or keep
+    containers apart.
 
     A chain that drops, but has rules of its own, may be one that accepts the containers: that is
-    said on stderr only.
+    said on stderr only; so is what concerns IPv6 alone, which the containers may not have.
     """
     config = Config(request.config)
     backend = choose(config)
@@ -30,7 +31,13 @@ def status(request: Request) -> None:
     if reason:
         raise CniError(PLUGIN_NOT_AVAILABLE, f"backend {backend} cannot work here: {reason}")
     from cni_firewall import policy
+    from cni_firewall.gaps import gaps
 
+    for gap in gaps(config.policy, backend, (4, 6)):
+        words = gap.words(config.policy)
+        if gap.is_certain:
+            raise CniError(PLUGIN_NOT_AVAILABLE, words, gap.advice)
+        policy.say(f"firewall: {words}; {gap.advice}")
     dropping = policy.any_chain(backend)
     if dropping is None:
         return
