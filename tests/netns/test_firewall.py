@@ -29,6 +29,8 @@ BACKENDS = ["iptables", "nftables"]
 BRIDGED = pytest.mark.skipif(
     not os.path.isdir("/proc/sys/net/bridge"), reason="br_netfilter is not loaded"
 )
+#: What a plugin is started under so that it fails when all is done: writing the result does.
+WITHOUT_STDOUT = ("sh", "-c", 'exec "$0" "$@" >/dev/full')
 ISOLATED = pytest.param("isolated", marks=BRIDGED)
 #: What administrators do so that nothing is forwarded unless it is asked for.
 DROP = {
@@ -362,7 +364,7 @@ BREAKAGES: dict[str, tuple[str, str, str]] = {
         "table inet adder_firewall is missing",
     ),
     "bridge": ("nftables", "nft flush set inet adder_firewall bridges", "bridge br1"),
-    "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "do not reach"),
+    "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "br1 in set"),
 }
 
 

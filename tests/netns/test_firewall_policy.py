@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.netns.test_firewall import BACKENDS, BRIDGED, ISOLATED, forwarding, pods
+from tests.netns.test_firewall import (
+    BACKENDS,
+    BRIDGED,
+    ISOLATED,
+    WITHOUT_STDOUT,
+    forwarding,
+    pods,
+    ruleset,
+)
 from tests.rig.host import Host
 
 __all__ = ["forwarding", "pods"]
@@ -104,3 +112,55 @@ def test_policy_without_ip6tables(
     for verb in ("ADD", "CHECK", "DEL"):
         done = call_without_ip6tables(one, tmp_path / "bin", verb, config)
         assert done.returncode == 0 and not done.stderr, done
+
+
+@BRIDGED
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_strictest_policy_of_a_bridge_holds(host: Host, pods: Any, backend: str) -> None:
+    """A later ADD with a weaker one, failed or not, opens nothing; said until it is taken back."""
+    one, two = pods(), pods()
+    strict = one.config(backend=backend, ingressPolicy="isolated")
+    weak = two.config(backend=backend, ingressPolicy="same-bridge")
+    one.call("ADD", strict).result()
+    # A result that cannot be written fails the ADD at its very end.
+    assert two.call("ADD", weak, under=WITHOUT_STDOUT).rc != 0
+    assert not two.reaches(one.addresses[0])
+    one.call("CHECK", strict).succeeded()
+    said = "containers on bridge br1 do not reach each other"
+    reply = two.call("ADD", weak)
+    reply.result()
+    assert said in reply.stderr and not two.reaches(one.addresses[1])
+    two.call("CHECK", weak).failed(103, said, "isolated", "strictest")
+    one.call("CHECK", strict).succeeded()
+    # Nor does their DEL open it.
+    one.call("DEL", strict).succeeded()
+    assert said in two.call("ADD", weak).stderr
+    while (reply := two.call("CHECK", weak)).rc:
+        assert said in reply.json["msg"]
+        host.run("sh", "-c", reply.json["details"].partition("until you call: ")[2])
+        reply = two.call("ADD", weak)
+        reply.result()
+    assert reply.stderr == "" and two.reaches(one.addresses[0])
+    # A stricter one holds at once, over a weaker one.
+    one.call("ADD", strict).result()
+    assert not two.reaches(one.addresses[0])
+    for each in (one, two):
+        each.call("DEL", each.config()).succeeded()
+
+
+@BRIDGED
+def test_bridges_of_an_earlier_version(host: Host, pods: Any) -> None:
+    """Their elements do not name the policy: it is what is in the other set."""
+    one = pods()
+    weak = one.config(backend="nftables", ingressPolicy="same-bridge")
+    one.call("ADD", weak).result()
+    for state in ("open", "isolated"):
+        host.run("nft", "flush set inet adder_firewall bridges")
+        host.run("nft", "add element inet adder_firewall bridges { br1 }")
+        if state == "isolated":
+            host.run("nft", "flush set inet adder_firewall open_inside")
+        reply = one.call("ADD", weak)
+        reply.result()
+        assert ("do not reach each other" in reply.stderr) == (state == "isolated")
+        assert f'"br1" comment "{"same-bridge" if state == "open" else state}"' in ruleset(host)
+    one.call("DEL", weak).succeeded()

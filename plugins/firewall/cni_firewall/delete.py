@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cni_firewall.config import FIREWALLD, IPTABLES, NFTABLES, Config, addresses_of
+from cni_firewall.config import IPTABLES, NFTABLES, Config, addresses_of
 from libcni import orphans
 from libcni.attempts import Attempts
 from libcni.nftables.closing import leave
@@ -23,11 +23,7 @@ def delete(request: Request) -> None:
     """Remove rules and sources, found by the attachment's identity; Go's by the addresses of
     prevResult. Idempotent. Raises the first CniError after trying everything.
     """
-    remove(request, Config(request.config), "")
-
-
-def remove(request: Request, config: Config, backend: str) -> None:
-    """Remove what ADD made. backend: that of ADD, "" for any."""
+    config = Config(request.config)
     addresses = _addresses(request)
     attempts = Attempts()
     attempts.attempt(orphans.wait, request.attachment)
@@ -37,9 +33,8 @@ def remove(request: Request, config: Config, backend: str) -> None:
     steps: list[tuple[Callable[..., Socket | None], tuple[Any, ...]]] = [
         (ipt.remove, (addresses,)),
         (nft.remove, (addresses,)),
+        (sources.remove, (known, config.zone)),
     ]
-    if backend in ("", FIREWALLD):
-        steps.append((sources.remove, (known, config.zone)))
     open_sockets = []
     for step, arguments in steps:
         sock = attempts.attempt(step, request.attachment, *arguments)

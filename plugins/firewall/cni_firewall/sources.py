@@ -8,7 +8,7 @@ there DEL knows what prevResult says.
 
 from __future__ import annotations
 
-from errno import ENOENT
+from errno import EEXIST, ENOENT
 
 from cni_firewall import firewalld
 from cni_firewall.record import pack, packed, unpack
@@ -16,6 +16,7 @@ from cni_firewall.table import SOURCES, TABLE, add, deletion, look
 from libcni.nftables import maps, sets
 from libcni.nftables.transaction import (
     TRANSIENT,
+    attempts,
     commit,
     find_socket,
     is_missing,
@@ -30,22 +31,54 @@ if TYPE_CHECKING:
     from libcni.attachment import Attachment
     from libcni.inet import Prefix
     from libcni.netlink.socket import Socket
+    from libcni.skel.undo import Undo
 
 
-def ensure(attachment: Attachment, addresses: list[Prefix], zone: str) -> None:
+def ensure(attachment: Attachment, addresses: list[Prefix], zone: str, undo: Undo) -> None:
     """Make the addresses sources of the zone, of which an earlier ADD's no longer are. Idempotent.
 
-    An address that another attachment left behind is taken over. Raises CniError 102, CniError 11.
+    An address that another attachment left behind is taken over. undo: gets what makes it all as
+    it was. Raises CniError 102, CniError 11.
     """
-    if not is_missing():
+    if is_missing():
+        undo.push(firewalld.remove, addresses, zone)
+    else:
         sock = open_socket()
         earlier = look(sock, attachment, SOURCES)[0]
-        _take_over(sock, attachment, addresses, zone)
-        if earlier is None or earlier.record != pack(zone, addresses):
+        others = list(_others(sock, attachment.comment, addresses))
+        is_new = earlier is None or earlier.record != pack(zone, addresses)
+        if is_new or others:
+            before = [element for element, _, _ in others]
             if earlier is not None:
-                _take_out(sock, earlier)
+                before.append(earlier)
+            undo.push(_restore, attachment, addresses, zone, before)
+        for other in others:
+            _take_over(sock, addresses, zone, *other)
+        if earlier is not None and is_new:
+            _take_out(sock, earlier)
+        if is_new:
             _remember(sock, attachment, addresses, zone)
     firewalld.ensure(addresses, zone)
+
+
+def _restore(
+    attachment: Attachment, addresses: list[Prefix], zone: str, before: list[maps.MapElement]
+) -> None:
+    """Take out what was put in, and let the elements, and their sources, be as `before`."""
+    sock = remove(attachment, addresses, zone) or open_socket()
+    try:
+        for element in before:
+            told = unpack(element.record)
+            if told is not None:
+                firewalld.ensure(told[1], told[0])
+            # Whether it is there still, with fewer addresses, only the kernel knows.
+            refused(commit(sock, deletion(SOURCES, element)), ENOENT, *TRANSIENT)
+            addition = maps.add(TABLE, SOURCES, [element])
+            for _ in attempts("firewall"):
+                if refused(commit(sock, addition), EEXIST, *TRANSIENT) <= {EEXIST}:
+                    break
+    finally:
+        sock.close()
 
 
 def _remember(sock: Socket, attachment: Attachment, addresses: list[Prefix], zone: str) -> None:
@@ -71,18 +104,24 @@ def _others(
                 yield element, *told
 
 
-def _take_over(sock: Socket, attachment: Attachment, addresses: list[Prefix], zone: str) -> None:
-    """Let the addresses be nobody else's, whose DEL or GC would take them from this one."""
-    for element, theirs, told in _others(sock, attachment.comment, addresses):
-        if theirs != zone:
-            # An address is a source of one zone only.
-            firewalld.remove([address for address in told if address in addresses], theirs)
-        rest = [address for address in told if address not in addresses]
-        changes = deletion(SOURCES, element)
-        if rest:
-            left = maps.MapElement(element.key, b"", element.comment, pack(theirs, rest))
-            changes += maps.add(TABLE, SOURCES, [left])
-        refused(commit(sock, changes), ENOENT, *TRANSIENT)
+def _take_over(
+    sock: Socket,
+    addresses: list[Prefix],
+    zone: str,
+    element: maps.MapElement,
+    theirs: str,
+    told: list[Prefix],
+) -> None:
+    """Let the addresses be no others', whose DEL or GC would take them from the new one."""
+    if theirs != zone:
+        # An address is a source of one zone only.
+        firewalld.remove([address for address in told if address in addresses], theirs)
+    rest = [address for address in told if address not in addresses]
+    changes = deletion(SOURCES, element)
+    if rest:
+        left = maps.MapElement(element.key, b"", element.comment, pack(theirs, rest))
+        changes += maps.add(TABLE, SOURCES, [left])
+    refused(commit(sock, changes), ENOENT, *TRANSIENT)
 
 
 def remove(attachment: Attachment, addresses: list[Prefix], zone: str) -> Socket | None:
