@@ -47,7 +47,7 @@ def add(request: Request) -> Result:
         _add_to_tools(request, config, backend, addresses, bridge)
     if bridge:
         _tell_gaps(config, backend, addresses, bridge)
-    _warn(request, backend)
+    _warn(request, config, backend, addresses)
     return result
 
 
@@ -86,14 +86,9 @@ def _tell_gaps(config: Config, backend: str, addresses: list[Prefix], bridge: st
         say(f"firewall: {gap.words(config.policy, bridge)}; {gap.advice}")
 
 
-def _warn(request: Request, backend: str) -> None:
+def _warn(request: Request, config: Config, backend: str, addresses: list[Prefix]) -> None:
     """On stderr, where runtimes keep it: traffic is still dropped."""
     from cni_firewall import policy
 
-    dropping = policy.usual(backend)
-    if dropping is None:
-        return
-    policy.say(
-        f"firewall: {dropping.name} drops what it does not accept itself, so that the traffic of "
-        f"{request.container_id} may not pass; {dropping.advice}"
-    )
+    for dropping in policy.usual(backend, config, versions_of(addresses)):
+        policy.say(f"firewall: {dropping.words(request.container_id)}; {dropping.advice}")

@@ -21,9 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cni_firewall.config import Config
     from libcni.netlink.socket import Socket
 
 _FAMILIES = {IPV4: "ip", IPV6: "ip6", INET: "inet"}
+_VERSIONS = {IPV4: frozenset((4,)), IPV6: frozenset((6,)), INET: frozenset((4, 6))}
 #: enum nf_inet_hooks NF_INET_FORWARD; NF_DROP.
 _FORWARD, _DROP = 2, 0
 #: What iptables-nft, and the examples of nft and distributions, call their chains.
@@ -41,18 +43,41 @@ _CHAIN = Reader(
 
 
 class Dropping:
-    """A chain whose policy is drop. is_certain: it is known not to accept the containers."""
+    """A chain whose policy is drop. versions: the IP versions that it sees.
 
-    __slots__ = ("advice", "is_certain", "name")
+    is_own: it is where the backend accepts what containers begin, and drops what others do.
+    is_certain: it is known not to accept the containers.
+    """
 
-    def __init__(self, family: int, table: str, chain: str, is_empty: bool) -> None:
+    __slots__ = ("advice", "is_certain", "is_own", "name", "versions")
+
+    def __init__(
+        self, family: int, table: str, chain: str, is_empty: bool, admin_chain: str
+    ) -> None:
+        """admin_chain: where rules of its own may accept what comes in; "" if it is not own."""
         self.name = f"chain {_FAMILIES[family]} {table} {chain}"
+        self.versions = _VERSIONS[family]
+        self.is_own = bool(admin_chain)
         of_iptables = _is_iptables(family, table, chain)
-        self.is_certain = is_empty or of_iptables
-        self.advice = (
-            'use "backend": "iptables", whose rules are in that chain'
-            if of_iptables
-            else "have that chain accept what is from and to containers"
+        self.is_certain = not self.is_own and (is_empty or of_iptables)
+        self.advice = "have that chain accept what is from and to containers"
+        if self.is_own:
+            tool = "iptables" if family == IPV4 else "ip6tables"
+            rule = f"{tool} -A {admin_chain} -m conntrack --ctstate DNAT -j ACCEPT"
+            self.advice = f"accept what may come in, published ports say: {rule}"
+        elif of_iptables:
+            self.advice = 'use "backend": "iptables", whose rules are in that chain'
+
+    def words(self, whose: str) -> str:
+        """What it does to the traffic of `whose`."""
+        if self.is_own:
+            return (
+                f"{self.name} drops connections to {whose} that others begin, by published ports "
+                "too, unless it accepts them itself"
+            )
+        return (
+            f"{self.name} drops what it does not accept itself, so that the traffic of {whose} "
+            "may not pass"
         )
 
 
@@ -60,55 +85,61 @@ def _is_iptables(family: int, table: str, chain: str) -> bool:
     return family != INET and (table, chain) == (TABLE, "FORWARD")
 
 
-def usual(backend: str) -> Dropping | None:
-    """The first such chain among those that are called as usual: 20 us, for each ADD.
+def usual(backend: str, config: Config, versions: list[int]) -> list[Dropping]:
+    """Such chains among those that are called as usual: 20 us, for each ADD.
 
-    backend: whose own chains do not count. Raises NetlinkError.
+    versions: the IP versions of the container; what sees others only is left out. Raises
+    NetlinkError.
     """
     sock = find_socket()
     if sock is None:
-        return None
+        return []
     try:
-        asked = [rules.Table(family, table).get_chain(chain) for family, table, chain in _USUAL]
+        asked = [
+            rules.Table(family, table).get_chain(chain)
+            for family, table, chain in _USUAL
+            if not _VERSIONS[family].isdisjoint(versions)
+        ]
         bodies = [reply.item() for reply in sock.batch(asked) if not reply.error]
-        return _first(sock, bodies, backend)
+        return _dropping(sock, bodies, backend, config)
     finally:
         sock.close()
 
 
-def any_chain(backend: str) -> Dropping | None:
-    """The first such chain of all tables, however it is called. Raises NetlinkError."""
+def any_chain(backend: str, config: Config) -> list[Dropping]:
+    """Such chains of all tables, however they are called. Raises NetlinkError."""
     sock = find_socket()
     if sock is None:
-        return None
+        return []
     try:
-        return _first(sock, rules.all_chains(sock), backend)
+        return _dropping(sock, rules.all_chains(sock), backend, config)
     except NetlinkError as error:
         if error.errno in MISSING:
-            return None
+            return []
         raise
     finally:
         sock.close()
 
 
-def _first(sock: Socket, bodies: list[bytes], backend: str) -> Dropping | None:
+def _dropping(sock: Socket, bodies: list[bytes], backend: str, config: Config) -> list[Dropping]:
+    found = []
     for body in bodies:
         chain: dict[str, Any] = _CHAIN.read(CHAIN_ATTRIBUTES, body, 4)
         hook = chain.get("NFTA_CHAIN_HOOK", {}).get("NFTA_HOOK_HOOKNUM")
         if hook != _FORWARD or chain.get("NFTA_CHAIN_POLICY") != _DROP or body[0] not in _FAMILIES:
             continue
-        table, name = chain.get("NFTA_CHAIN_TABLE", ""), chain.get("NFTA_CHAIN_NAME", "")
-        if _is_own(backend, body[0], table, name):
+        family, table = body[0], chain.get("NFTA_CHAIN_TABLE", "")
+        name, in_table = chain.get("NFTA_CHAIN_NAME", ""), rules.Table(family, table)
+        if backend == FIREWALLD and table == "firewalld":
             continue
-        is_empty = not rules.Table(body[0], table).rules(sock, name)
-        return Dropping(body[0], table, name, is_empty)
-    return None
-
-
-def _is_own(backend: str, family: int, table: str, chain: str) -> bool:
-    if backend == FIREWALLD:
-        return table == "firewalld"
-    return backend == IPTABLES and _is_iptables(family, table, chain)
+        admin = ""
+        if backend == IPTABLES and _is_iptables(family, table, name):
+            admin = config.admin_chain
+            if in_table.rules(sock, admin):
+                continue  # whose administrator has decided what comes in
+        is_empty = not in_table.rules(sock, name)
+        found.append(Dropping(family, table, name, is_empty, admin))
+    return found
 
 
 def say(text: str) -> None:
