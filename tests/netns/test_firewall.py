@@ -455,30 +455,61 @@ def test_gc(host: Host, pods: Any, backend: str) -> None:
     other.call("DEL", other.config(name="another")).succeeded()
 
 
+#: All of iptables that one IP version takes.
+IPTABLES = ("iptables-restore", "iptables-save")
+
+
+def with_tools(
+    pod: Any, directory: pathlib.Path, tools: tuple[str, ...], verb: str, config: dict[str, Any]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the plugin where of iptables and ip6tables there are only these."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    for tool in tools:
+        shutil.copy("/usr/sbin/xtables-nft-multi", directory / tool)
+    environment = {
+        "CNI_CONTAINERID": pod.name, "CNI_NETNS": pod.netns.path, "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(pod.run.bin_dir), "PATH": f"{directory}:/usr/bin:/bin",
+        "CNI_COMMAND": verb,
+    }  # fmt: skip
+    script = 'mount -t tmpfs tmpfs /usr/sbin && exec "$0" "$@"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, str(pod.run.bin_dir / "firewall")],
+        input=json.dumps(config).encode(),
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+
+
 def test_one_tool_is_enough(host: Host, pods: Any, tmp_path: pathlib.Path) -> None:
     """Where there is no ip6tables, IPv4 works; DEL needs neither."""
     one = pods()
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("iptables-restore", "iptables-save"):
-        shutil.copy("/usr/sbin/xtables-nft-multi", tools / tool)
-    hidden = ["mount", "-t", "tmpfs", "tmpfs", "/usr/sbin"]
-    script = f'{" ".join(hidden)} && exec "$0" "$@"'
-    environment = {
-        "CNI_CONTAINERID": one.name, "CNI_NETNS": one.netns.path, "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(one.run.bin_dir), "PATH": f"{tools}:/usr/bin:/bin",
-    }  # fmt: skip
+    config = one.config(backend="iptables")
     for verb in ("ADD", "CHECK", "DEL"):
-        done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", script, str(one.run.bin_dir / "firewall")],
-            input=json.dumps(one.config(backend="iptables")).encode(),
-            env={**environment, "CNI_COMMAND": verb},
-            capture_output=True,
-            check=False,
-        )
+        done = with_tools(one, tmp_path / "bin", IPTABLES, verb, config)
         assert done.returncode == 0, done
         assert ("10.1.0.2" in ruleset(host)) == (verb != "DEL")
         assert "fd00:1::2" not in ruleset(host)
+
+
+@pytest.mark.parametrize("tools", [(), IPTABLES])
+def test_check_without_a_tool_that_add_had(
+    host: Host, pods: Any, tmp_path: pathlib.Path, tools: tuple[str, ...]
+) -> None:
+    """Nobody knows whether the rules are there; that is no success."""
+    one = pods()
+    config = one.config(backend="iptables")
+    one.call("ADD", config).result()
+    host.run("nft", "flush", "chain", "ip6", "filter", "CNI-FORWARD")
+    done = with_tools(one, tmp_path / "bin", tools, "CHECK", config)
+    error = json.loads(done.stdout)
+    assert error["code"] == 103 and "tables-save is not installed" in error["msg"]
+    del config["prevResult"]["ips"][1]
+    done = with_tools(one, tmp_path / "bin", tools, "CHECK", config)
+    assert (done.returncode == 0) == (tools == IPTABLES)
+    done = with_tools(one, tmp_path / "bin", (), "DEL", config)
+    assert done.returncode == 0 and one.name not in ruleset(host)
 
 
 @pytest.mark.parametrize("policy", ["open", ISOLATED])

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -14,36 +12,17 @@ import pytest
 from tests.netns.test_firewall import (
     BACKENDS,
     BRIDGED,
+    IPTABLES,
     ISOLATED,
     WITHOUT_STDOUT,
     forwarding,
     pods,
     ruleset,
+    with_tools,
 )
 from tests.rig.host import Host
 
 __all__ = ["forwarding", "pods"]
-
-
-def call_without_ip6tables(
-    pod: Any, tools: pathlib.Path, verb: str, config: dict[str, Any]
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the plugin where of all tools there are only iptables-restore and iptables-save."""
-    tools.mkdir(exist_ok=True)
-    for tool in ("iptables-restore", "iptables-save"):
-        shutil.copy("/usr/sbin/xtables-nft-multi", tools / tool)
-    environment = {
-        "CNI_CONTAINERID": pod.name, "CNI_NETNS": pod.netns.path, "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(pod.run.bin_dir), "PATH": f"{tools}:/usr/bin:/bin", "CNI_COMMAND": verb,
-    }  # fmt: skip
-    script = 'mount -t tmpfs tmpfs /usr/sbin && exec "$0" "$@"'
-    return subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, str(pod.run.bin_dir / "firewall")],
-        input=json.dumps(config).encode(),
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
 
 
 @BRIDGED
@@ -101,16 +80,16 @@ def test_policy_without_ip6tables(
     one = pods()
     config = one.config("1.1.0", backend="iptables", ingressPolicy=policy)
     said = f"ingressPolicy {policy} does not hold for IPv6 on br1: ip6tables is not installed"
-    done = call_without_ip6tables(one, tmp_path / "bin", "ADD", config)
+    done = with_tools(one, tmp_path / "bin", IPTABLES, "ADD", config)
     assert done.returncode == 0 and said in done.stderr.decode()
-    done = call_without_ip6tables(one, tmp_path / "bin", "CHECK", config)
+    done = with_tools(one, tmp_path / "bin", IPTABLES, "CHECK", config)
     error = json.loads(done.stdout)
     assert error["code"] == 103 and said in error["msg"]
-    done = call_without_ip6tables(one, tmp_path / "bin", "STATUS", config)
+    done = with_tools(one, tmp_path / "bin", IPTABLES, "STATUS", config)
     assert done.returncode == 0 and "ip6tables is not installed" in done.stderr.decode()
     del config["prevResult"]["ips"][1]
     for verb in ("ADD", "CHECK", "DEL"):
-        done = call_without_ip6tables(one, tmp_path / "bin", verb, config)
+        done = with_tools(one, tmp_path / "bin", IPTABLES, verb, config)
         assert done.returncode == 0 and not done.stderr, done
 
 

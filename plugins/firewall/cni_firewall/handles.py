@@ -110,6 +110,20 @@ def _places(record: bytes | None) -> list[tuple[int, int]]:
     return places if all(family in FILTERS for family, _ in places) else []
 
 
+def places_of(attachment: Attachment) -> list[tuple[int, int]]:
+    """(family, handle) of each of the attachment's rules, as ADD noted them; none where it did
+    not. Raises NetlinkError.
+    """
+    sock = find_socket()
+    if sock is None:
+        return []
+    try:
+        record = look(sock, attachment, HANDLES)[0]
+    finally:
+        sock.close()
+    return _places(record.record) if record is not None else []
+
+
 def removal(sock: Socket, attachment: Attachment, chain: str) -> tuple[list[Message], bool]:
     """The messages that delete the attachment's elements, and its rules too if True.
 

@@ -149,10 +149,15 @@ def _is_framed(version: int, config: Config) -> bool:
 
 
 def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str) -> None:
-    """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours."""
+    """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours.
+
+    So it does for an IP version of the container's whose rules cannot be looked at.
+    """
     versions = (4, 6) if bridge else sorted({version_of(address) for address in addresses})
     for version in versions:
         if not iptables.find(version, "save"):
+            if any(version_of(address) == version for address in addresses):
+                _check_passed_over(attachment, version)
             continue
         saved = Saved(iptables.save(version, TABLE))
         wanted = list(ipt_rules.frame(config))
@@ -175,6 +180,17 @@ def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridg
                 f"firewall: {strictest.words(bridge)}",
                 strictest.advice(reopening(bridge, [version])),
             )
+
+
+def _check_passed_over(attachment: Attachment, version: int) -> None:
+    """Raise CniError 103 unless ADD had no tool for the version either."""
+    places = handles.places_of(attachment)
+    if not places or _FILTERS[version].family in {family for family, _ in places}:
+        raise CniError(
+            CHECK_FAILED,
+            f"{_tool(version)}-save is not installed: the container's rules cannot be looked at",
+            f"install {_tool(version)}",
+        )
 
 
 def reopening(bridge: str, versions: list[int]) -> str:
