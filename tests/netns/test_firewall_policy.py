@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import pytest
 
+from libcni.attachment import Attachment
 from tests.netns.test_firewall import (
     BACKENDS,
     BRIDGED,
@@ -20,6 +22,7 @@ from tests.netns.test_firewall import (
     ruleset,
     with_tools,
 )
+from tests.netns.test_firewall_again import uncounted
 from tests.rig.host import Host
 
 __all__ = ["forwarding", "pods"]
@@ -143,3 +146,103 @@ def test_bridges_of_an_earlier_version(host: Host, pods: Any) -> None:
         assert ("do not reach each other" in reply.stderr) == (state == "isolated")
         assert f'"br1" comment "{"same-bridge" if state == "open" else state}"' in ruleset(host)
     one.call("DEL", weak).succeeded()
+
+
+@BRIDGED
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
+def test_a_veth_of_its_own_is_kept_apart_no_longer_than_it_lives(
+    host: Host, pods: Any, backend: str, policy: str
+) -> None:
+    """As ptp has it: DEL forgets it, by name or by identity, and GC what has gone without."""
+    first, *others = [pods() for _ in range(5)]
+    shared = first.config(backend=backend, ingressPolicy=policy)
+    first.call("ADD", shared).result()
+    before = uncounted(host).replace(first.name, "")
+    configs = []
+    # Ours is named after the attachment, Go's at random.
+    ours = Attachment("pods", others[0].name, "eth0").host_veth_names()[0]
+    for one, name in zip(others, (ours, "veth0a1b2c3d", "veth0a1b2c3e", "vethern0"), strict=True):
+        host.run("ip", "link", "set", f"v1-{one.name[-1]}", "down")
+        host.run("ip", "link", "set", f"v1-{one.name[-1]}", "name", name)
+        config = one.config("1.1.0", backend=backend, ingressPolicy=policy)
+        config["prevResult"]["interfaces"][0]["name"] = name
+        one.call("ADD", config).result()
+        one.call("CHECK", config).succeeded()
+        assert name in ruleset(host)
+        configs.append(config)
+    named, gos, lost, odd = others
+    bare = {key: value for key, value in configs[0].items() if key != "prevResult"}
+    named.call("DEL", bare).succeeded()
+    assert ours not in ruleset(host) and "veth0a1b2c3d" in ruleset(host)
+    for _ in range(2):
+        gos.call("DEL", configs[1]).succeeded()
+        assert "veth0a1b2c3d" not in ruleset(host)
+    valid = [{"containerID": first.name, "ifname": "eth0"}]
+    collect = {**bare, "cni.dev/valid-attachments": valid}
+    first.call("GC", collect).succeeded()
+    assert "veth0a1b2c3e" in ruleset(host), "it is there yet"
+    host.run("ip", "link", "delete", "veth0a1b2c3e")
+    host.run("ip", "link", "delete", "vethern0")
+    first.call("GC", collect).succeeded()
+    text = ruleset(host)
+    assert "veth0a1b2c3e" not in text and lost.name not in text
+    assert "vethern0" in text, "not a name such as these have"
+    first.call("CHECK", shared).succeeded()
+    lines = [line for line in text.splitlines() if "br1" in line]
+    assert [line for line in before.splitlines() if "br1" in line and "elements" not in line] == [
+        re.sub(r"packets \d+ bytes \d+", "", line) for line in lines if "elements" not in line
+    ]
+    first.call("DEL", shared).succeeded()
+    assert "br1" in ruleset(host)
+    odd.call("DEL", configs[3]).succeeded()
+
+
+def test_a_bridge_of_such_a_name_stays_apart(host: Host, pods: Any) -> None:
+    """It is others', too."""
+    one = pods()
+    host.run("ip", "link", "set", "br1", "down")
+    host.run("ip", "link", "set", "br1", "name", "veth0a1b2c3d")
+    for backend in BACKENDS:
+        config = one.config(backend=backend, ingressPolicy="same-bridge")
+        config["prevResult"]["interfaces"][0]["name"] = "veth0a1b2c3d"
+        one.call("ADD", config).result()
+        one.call("DEL", config).succeeded()
+        one.call("ADD", config).result()
+        assert "veth0a1b2c3d" in ruleset(host)
+        one.call("DEL", config).succeeded()
+        text = ruleset(host)
+        assert "veth0a1b2c3d" in text and one.name not in text
+        host.run("nft", "flush", "ruleset")
+    host.run("ip", "link", "delete", "veth0a1b2c3d")
+
+
+def test_a_veth_of_its_own_with_iptables_legacy(
+    host: Host, pods: Any, tmp_path: pathlib.Path
+) -> None:
+    """As with the other variant; DEL and GC."""
+    for family in ("iptables", "ip6tables"):
+        for tool in ("", "-save", "-restore"):
+            (tmp_path / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
+    variables = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    shared, one = pods(), pods()
+    keys = {"backend": "iptables", "ingressPolicy": "same-bridge"}
+    shared.call("ADD", shared.config(**keys), variables=variables).result()
+
+    def rules() -> list[str]:
+        saved = [host.run(f"/usr/sbin/{tool}-legacy-save") for tool in ("iptables", "ip6tables")]
+        return [line for text in saved for line in text.splitlines() if line.startswith("-A CNI")]
+
+    before = rules()
+    config = one.config("1.1.0", **keys)
+    config["prevResult"]["interfaces"][0]["name"] = "veth0a1b2c3d"
+    bare = {"cniVersion": "1.1.0", "name": "pods", "type": "firewall"}
+    valid = [{"containerID": shared.name, "ifname": "eth0"}]
+    for verb, document in (("DEL", config), ("GC", {**bare, "cni.dev/valid-attachments": valid})):
+        one.call("ADD", config, variables=variables).result()
+        assert rules() != before
+        one.call(verb, document, variables=variables).succeeded()
+        assert rules() == before
+    for each in (shared, one):
+        each.call("DEL", bare, variables=variables).succeeded()
+    host.expect_leftovers("iptables-legacy keeps its shared chains")

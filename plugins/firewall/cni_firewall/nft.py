@@ -138,15 +138,20 @@ def missing_frame(sock: Socket, lacks_set: bool = False) -> list[Message]:
     return frame + [TABLE.add_rule(CHAIN, rule, comment) for comment, rule in wanted.items()]
 
 
-def remove(attachment: Attachment, addresses: list[Prefix]) -> Socket | None:
+def remove(
+    attachment: Attachment, addresses: list[Prefix], ends: Iterable[str] = ()
+) -> Socket | None:
     """Remove the attachment's elements: those that are recorded, and `addresses`; without either
     by looking at all.
+
+    ends: interfaces of the attachment's alone, which are kept apart no more.
 
     Idempotent. Returns the socket, None without nftables. Raises NetlinkError, CniError 11.
     """
     sock = find_socket()
     if sock is None or TABLE.is_absent(sock):
         return sock
+    apart = [place for name in ends for place in _places(name)]
     known = {(NAMES[len(address.packed)], address.packed): None for address in addresses}
     for _ in attempts("firewall"):
         record = look(sock, attachment, ACCEPTED)[0]
@@ -156,16 +161,23 @@ def remove(attachment: Attachment, addresses: list[Prefix]) -> Socket | None:
         elif not places:
             # None of ours, or of a version that recorded nothing.
             places.update(dict.fromkeys(_owned(sock, attachment.comment)))
-        replies = sock.batch([sets.get_element(TABLE, *place) for place in places])
+        looks = [sets.get_element(TABLE, *place) for place in (*places, *apart)]
         own = []
-        for place, reply in zip(places, replies, strict=True):
+        for place, reply in zip((*places, *apart), sock.batch(looks), strict=True):
             element = sets.found(reply)
-            if element is not None and element.comment == attachment.comment:
+            if element is not None and (
+                place not in places or element.comment == attachment.comment
+            ):
                 own.append(place)
         changes = deletions(own) + deletion(ACCEPTED, record)
         if not changes or not refused(commit(sock, changes), ENOENT, *TRANSIENT):
             break
     return sock
+
+
+def _places(name: str) -> list[tuple[str, bytes]]:
+    """Where an interface that is kept apart is, by set and key."""
+    return [(BRIDGES, interface(name)), (INSIDE, interface(name) * 2)]
 
 
 def deletions(places: Iterable[tuple[str, bytes]]) -> list[Message]:
@@ -256,7 +268,8 @@ def _missing(what: str) -> CniError:
 
 
 def gc(marks: tuple[str, ...], keep: set[str]) -> None:
-    """Remove the elements whose comment begins with one of `marks` and is not in `keep`.
+    """Remove the elements whose comment begins with one of `marks` and is not in `keep`; and those
+    of containers' own interfaces that are gone (see `ends`).
 
     Raises NetlinkError, or CniError 11.
     """
@@ -276,11 +289,25 @@ def gc(marks: tuple[str, ...], keep: set[str]) -> None:
                     if element.comment.startswith(marks) and element.comment not in keep
                 ]
                 changes += sets.delete_elements(TABLE, name, stale)
+            changes += deletions(_gone(sock))
             if not changes:
                 return
             refused(commit(sock, changes[:LIMIT]), ENOENT, *TRANSIENT)
     finally:
         sock.close()
+
+
+def _gone(sock: Socket) -> list[tuple[str, bytes]]:
+    from cni_firewall import ends
+
+    places = {
+        (name, element.key): element.key[:16].rstrip(b"\0").decode("utf-8", "replace")
+        for name in (BRIDGES, INSIDE)
+        for body in sets.elements(sock, TABLE, name)
+        for element in sets.read_elements(body)
+    }
+    gone = ends.gone(places.values())
+    return [place for place, name in places.items() if name in gone]
 
 
 def unusable() -> str:
