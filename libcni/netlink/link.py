@@ -64,6 +64,8 @@ _READER = Reader(
     # of a bridge and of a bridge's port
     "IFLA_BR_VLAN_FILTERING",
     "IFLA_BR_VLAN_DEFAULT_PVID",
+    "IFLA_BR_NF_CALL_IPTABLES",
+    "IFLA_BR_NF_CALL_IP6TABLES",
     "IFLA_BRPORT_MODE",
     "IFLA_BRPORT_ISOLATED",
     "IFLA_BRPORT_LEARNING",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cni_firewall import ipt, nft
-from cni_firewall.sources import pack, unpack
+from cni_firewall.record import pack, unpack
 from libcni.inet import Prefix
 from libcni.netlink.socket import NetlinkError
 from tests.rig.capabilities import CAP_NET_ADMIN, WITHOUT_NET_ADMIN, without
@@ -25,6 +25,13 @@ from tests.rig.host import Host, Netns
 from tests.rig.plugins import GO_BIN_DIR, Runner
 
 BACKENDS = ["iptables", "nftables"]
+#: What isolated needs of the host, which a namespace cannot load.
+BRIDGED = pytest.mark.skipif(
+    not os.path.isdir("/proc/sys/net/bridge"), reason="br_netfilter is not loaded"
+)
+#: What a plugin is started under so that it fails when all is done: writing the result does.
+WITHOUT_STDOUT = ("sh", "-c", 'exec "$0" "$@" >/dev/full')
+ISOLATED = pytest.param("isolated", marks=BRIDGED)
 #: What administrators do so that nothing is forwarded unless it is asked for.
 DROP = {
     "iptables": [["iptables", "-P", "FORWARD", "DROP"], ["ip6tables", "-P", "FORWARD", "DROP"]],
@@ -159,7 +166,7 @@ def test_what_is_begun_elsewhere_is_not_accepted(host: Host, pods: Any) -> None:
     config = one.config("1.1.0", backend="iptables")
     for command in DROP["iptables"]:
         host.run(*command)
-    words = "chain ip filter FORWARD drops new connections to containers"
+    words = "chain ip filter FORWARD drops connections to "
     assert words in one.call("STATUS", config).succeeded().stderr
     reply = one.call("ADD", config)
     reply.result()
@@ -194,6 +201,44 @@ def test_what_nftables_cannot_help(host: Host, pods: Any) -> None:
         host.run(*command[:-1], "ACCEPT")
     one.call("STATUS", config).succeeded()
     assert one.call("ADD", config).stderr == ""
+    one.call("DEL", config).succeeded()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_policies_of_a_version_the_container_lacks(host: Host, pods: Any, backend: str) -> None:
+    """Are none of its business; and STATUS does not know what containers there will be."""
+    one = pods()
+    config = one.config("1.1.0", backend=backend)
+    host.run("ip6tables", "-P", "FORWARD", "DROP")
+    both = one.call("ADD", config)
+    assert "chain ip6 filter FORWARD drops" in both.stderr
+    one.call("DEL", config).succeeded()
+    del config["prevResult"]["ips"][1]
+    assert one.call("ADD", config).stderr == ""
+    reply = one.call("STATUS", config).succeeded()
+    assert "chain ip6 filter FORWARD drops" in reply.stderr
+    one.call("DEL", config).succeeded()
+
+
+def test_what_others_begin_where_the_policy_drops(host: Host, pods: Any) -> None:
+    """The iptables backend accepts what containers begin; the rest is for CNI-ADMIN, and said."""
+    world = outside(host)
+    one = pods()
+    for command in DROP["iptables"]:
+        host.run(*command)
+    config = one.config("1.1.0", backend="iptables")
+    reply = one.call("ADD", config)
+    reply.result()
+    said = f"chain ip filter FORWARD drops connections to {one.name} that others begin"
+    assert said in reply.stderr and "chain ip6 filter FORWARD" in reply.stderr
+    assert world.run("ping", "-n", "-c1", "-W1", one.addresses[0], check=False).returncode != 0
+    reply = one.call("STATUS", config).succeeded()
+    assert "drops connections to containers" in reply.stderr and "CNI-ADMIN" in reply.stderr
+    host.run("iptables", "-A", "CNI-ADMIN", "-p", "icmp", "-j", "ACCEPT")
+    host.run("ip6tables", "-A", "CNI-ADMIN", "-p", "icmpv6", "-j", "ACCEPT")
+    assert world.run("ping", "-n", "-c1", "-W2", one.addresses[0], check=False).returncode == 0
+    assert one.call("ADD", config).stderr == ""
+    assert one.call("STATUS", config).succeeded().stderr == ""
     one.call("DEL", config).succeeded()
 
 
@@ -238,7 +283,7 @@ def test_twice_and_every_version(pods: Any, backend: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
+@pytest.mark.parametrize("policy", ["open", "same-bridge", ISOLATED])
 def test_first_ones_at_once(host: Host, pods: Any, backend: str, policy: str) -> None:
     """Racing first ADDs all succeed, and make what they share once."""
     many = [pods() for _ in range(10)]
@@ -344,14 +389,14 @@ def test_bridges_kept_apart(host: Host, pods: Any, backend: str) -> None:
         each.call("DEL", each.config()).succeeded()
 
 
+@BRIDGED
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_containers_kept_apart(host: Host, pods: Any, backend: str) -> None:
-    """isolated: routed by the host from the bridge to itself is dropped, too."""
+    """isolated: bridged, and routed by the host from the bridge to itself."""
     one, near, far = pods(1), pods(1), pods(2)
     for each in (one, near, far):
         each.call("ADD", each.config(backend=backend, ingressPolicy="isolated")).result()
-    # Bridged packets pass netfilter only with br_netfilter, which a namespace cannot load: the
-    # containers are made to send to the host's router instead.
+    assert not one.reaches(near.addresses[0]) and not one.reaches(near.addresses[1])
     for each, other in ((one, near), (near, one)):
         each.netns.run("ip", "route", "add", f"{other.addresses[0]}/32", "via", "10.1.0.1")
     host.run("sysctl", "-qw", "net.ipv4.conf.all.send_redirects=0")
@@ -384,7 +429,7 @@ BREAKAGES: dict[str, tuple[str, str, str]] = {
         "table inet adder_firewall is missing",
     ),
     "bridge": ("nftables", "nft flush set inet adder_firewall bridges", "bridge br1"),
-    "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "do not reach"),
+    "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "br1 in set"),
 }
 
 
@@ -437,33 +482,64 @@ def test_gc(host: Host, pods: Any, backend: str) -> None:
     other.call("DEL", other.config(name="another")).succeeded()
 
 
+#: All of iptables that one IP version takes.
+IPTABLES = ("iptables-restore", "iptables-save")
+
+
+def with_tools(
+    pod: Any, directory: pathlib.Path, tools: tuple[str, ...], verb: str, config: dict[str, Any]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the plugin where of iptables and ip6tables there are only these."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    for tool in tools:
+        shutil.copy("/usr/sbin/xtables-nft-multi", directory / tool)
+    environment = {
+        "CNI_CONTAINERID": pod.name, "CNI_NETNS": pod.netns.path, "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(pod.run.bin_dir), "PATH": f"{directory}:/usr/bin:/bin",
+        "CNI_COMMAND": verb,
+    }  # fmt: skip
+    script = 'mount -t tmpfs tmpfs /usr/sbin && exec "$0" "$@"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, str(pod.run.bin_dir / "firewall")],
+        input=json.dumps(config).encode(),
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+
+
 def test_one_tool_is_enough(host: Host, pods: Any, tmp_path: pathlib.Path) -> None:
     """Where there is no ip6tables, IPv4 works; DEL needs neither."""
     one = pods()
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("iptables-restore", "iptables-save"):
-        shutil.copy("/usr/sbin/xtables-nft-multi", tools / tool)
-    hidden = ["mount", "-t", "tmpfs", "tmpfs", "/usr/sbin"]
-    script = f'{" ".join(hidden)} && exec "$0" "$@"'
-    environment = {
-        "CNI_CONTAINERID": one.name, "CNI_NETNS": one.netns.path, "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(one.run.bin_dir), "PATH": f"{tools}:/usr/bin:/bin",
-    }  # fmt: skip
+    config = one.config(backend="iptables")
     for verb in ("ADD", "CHECK", "DEL"):
-        done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", script, str(one.run.bin_dir / "firewall")],
-            input=json.dumps(one.config(backend="iptables")).encode(),
-            env={**environment, "CNI_COMMAND": verb},
-            capture_output=True,
-            check=False,
-        )
+        done = with_tools(one, tmp_path / "bin", IPTABLES, verb, config)
         assert done.returncode == 0, done
         assert ("10.1.0.2" in ruleset(host)) == (verb != "DEL")
         assert "fd00:1::2" not in ruleset(host)
 
 
-@pytest.mark.parametrize("policy", ["open", "isolated"])
+@pytest.mark.parametrize("tools", [(), IPTABLES])
+def test_check_without_a_tool_that_add_had(
+    host: Host, pods: Any, tmp_path: pathlib.Path, tools: tuple[str, ...]
+) -> None:
+    """Nobody knows whether the rules are there; that is no success."""
+    one = pods()
+    config = one.config(backend="iptables")
+    one.call("ADD", config).result()
+    host.run("nft", "flush", "chain", "ip6", "filter", "CNI-FORWARD")
+    done = with_tools(one, tmp_path / "bin", tools, "CHECK", config)
+    error = json.loads(done.stdout)
+    assert error["code"] == 103 and "tables-save is not installed" in error["msg"]
+    del config["prevResult"]["ips"][1]
+    done = with_tools(one, tmp_path / "bin", tools, "CHECK", config)
+    assert (done.returncode == 0) == (tools == IPTABLES)
+    done = with_tools(one, tmp_path / "bin", (), "DEL", config)
+    assert done.returncode == 0 and one.name not in ruleset(host)
+
+
+@pytest.mark.parametrize("policy", ["open", ISOLATED])
 def test_iptables_legacy(host: Host, pods: Any, tmp_path: pathlib.Path, policy: str) -> None:
     """Where that is the system's: every verb, twice, and what Go's plugin made there."""
     for family in ("iptables", "ip6tables"):
@@ -561,7 +637,12 @@ def test_policies_of_other_tables(
     host.run(*command.split())
     hook = "{ type filter hook forward priority 10; policy drop; }"
     host.run("nft", f"add chain {chain} {hook}")
-    one.call("STATUS", config).failed(50, f"chain {chain} drops")
+    reply = one.call("STATUS", config)
+    if "inet" in chain:
+        reply.failed(50, f"chain {chain} drops")
+    else:
+        # Whose containers may have none of its IP version.
+        assert f"chain {chain} drops" in reply.succeeded().stderr
     reply = one.call("ADD", config)
     reply.result()
     assert (f"chain {chain} drops" in reply.stderr) == ("filter" in chain)
@@ -708,7 +789,42 @@ def test_sources_are_found_by_identity(host: Host, pods: Any, firewalld: dict[st
     assert sources(firewalld, "trusted") == []
 
 
-@pytest.mark.parametrize("policy", ["same-bridge", "isolated"])
+def test_sources_that_another_has_by_now(host: Host, pods: Any, firewalld: dict[str, str]) -> None:
+    """An address outlives who had it first: DEL and GC of that one leave it to the next."""
+    old, new = pods(), pods()
+    bare = {"cniVersion": "1.1.0", "name": "pods", "type": "firewall", "backend": "firewalld"}
+    for zone in ("trusted", "public"):
+        keys = {"backend": "firewalld", "firewalldZone": zone}
+        before = old.config(backend="firewalld")
+        old.call("ADD", before, variables=firewalld).result()
+        taken = new.config(**keys)
+        taken["prevResult"]["ips"][0] = before["prevResult"]["ips"][0]
+        own = sorted([f"{old.addresses[0]}/32", f"{new.addresses[1]}/128"])
+        new.call("ADD", taken, variables=firewalld).result()
+        valid = [{"containerID": new.name, "ifname": "eth0"}]
+        for verb, config in (
+            ("DEL", {**before, "firewalldZone": zone}),
+            ("DEL", {**before, "firewalldZone": zone}),
+            ("DEL", bare),
+            ("GC", {**bare, "cni.dev/valid-attachments": valid}),
+        ):
+            old.call(verb, config, variables=firewalld).succeeded()
+            assert sources(firewalld, zone) == own, (verb, config)
+            new.call("CHECK", taken, variables=firewalld).succeeded()
+        new.call("DEL", taken, variables=firewalld).succeeded()
+        assert sources(firewalld, zone) == []
+    # All of them, and GC first: nothing is left in the record of the old one.
+    zoned = old.config(backend="firewalld")
+    old.call("ADD", zoned, variables=firewalld).result()
+    new.call("ADD", {**zoned, "cniVersion": "1.0.0"}, variables=firewalld).result()
+    own = sorted([f"{old.addresses[0]}/32", f"{old.addresses[1]}/128"])
+    old.call("GC", {**bare, "cni.dev/valid-attachments": valid}, variables=firewalld).succeeded()
+    assert sources(firewalld, "trusted") == own
+    new.call("DEL", bare, variables=firewalld).succeeded()
+    assert sources(firewalld, "trusted") == []
+
+
+@pytest.mark.parametrize("policy", ["same-bridge", ISOLATED])
 def test_policies_with_firewalld(
     host: Host, pods: Any, firewalld: dict[str, str], policy: str
 ) -> None:

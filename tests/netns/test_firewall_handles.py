@@ -151,7 +151,7 @@ def test_what_cannot_be_understood_is_not_noted(
     host: Host, pods: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ADD goes on, with rules that DEL searches."""
-    notes = handles.begin(attachment(pods()))
+    notes = handles.begin(attachment(pods()), lambda: None)
     assert notes is not None
     comment = notes._attachment.comment.encode() + b"\0"
     no_handle = bytes(4) + encode(RULE_ATTRIBUTES, {"NFTA_RULE_USERDATA": comment})

@@ -11,20 +11,36 @@ from cni_firewall.config import (
     addresses_of,
     bridge_of,
     choose,
+    versions_of,
 )
+from libcni.types.errors import CHECK_FAILED, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from libcni.inet import Prefix
     from libcni.skel.request import Request
 
 
 def check(request: Request) -> None:
-    """Raise CniError 103 naming the rule, element or source that is missing."""
+    """Raise CniError 103 naming the rule, element or source that is missing, or why the ingress
+    policy does not hold with all of them."""
     result = request.require_prev_result()
     config = Config(request.config)
     addresses = addresses_of(result)
     bridge = bridge_of(result) if config.policy != OPEN else ""
     backend = choose(config)
+    _check_made(request, config, backend, addresses, bridge)
+    if not bridge:
+        return
+    from cni_firewall.gaps import gaps
+
+    for gap in gaps(config.policy, backend, versions_of(addresses), bridge):
+        raise CniError(CHECK_FAILED, f"firewall: {gap.words(config.policy, bridge)}", gap.advice)
+
+
+def _check_made(
+    request: Request, config: Config, backend: str, addresses: list[Prefix], bridge: str
+) -> None:
     if backend == NFTABLES:
         from cni_firewall import nft
 

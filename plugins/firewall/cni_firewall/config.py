@@ -62,6 +62,11 @@ def addresses_of(result: Result) -> list[Prefix]:
     return list(found)
 
 
+def versions_of(addresses: list[Prefix]) -> list[int]:
+    """The IP versions (4, 6) of the addresses; without any, both, as a bridge carries both."""
+    return sorted({4 if len(address.packed) == 4 else 6 for address in addresses}) or [4, 6]
+
+
 def bridge_of(result: Result) -> str:
     """The interface that an ingress policy is about: the first of prevResult.
 

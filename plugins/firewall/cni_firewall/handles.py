@@ -31,6 +31,8 @@ from libcni.types.errors import CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from libcni.attachment import Attachment
     from libcni.netlink.codec import Message
     from libcni.netlink.socket import Socket
@@ -48,12 +50,16 @@ class Handles:
 
     __slots__ = ("_attachment", "_is_new", "_listener", "_record", "_sock", "has_none")
 
-    def __init__(self, attachment: Attachment, sock: Socket) -> None:
-        """Say that there may be rules from now on. Raises NetlinkError, CniError 11."""
+    def __init__(self, attachment: Attachment, sock: Socket, first: Callable[[], None]) -> None:
+        """Say that there may be rules from now on; `first` is called before, if there can be none
+        yet. Raises NetlinkError, CniError 11.
+        """
         self._attachment = attachment
         self._sock = sock
         owner, self._record = look(sock, attachment, OWNERS, HANDLES)
         self._is_new = owner is None and self._record is None
+        if self._is_new:
+            first()
         # Somebody may have deleted the table, and with it what was known.
         had_table = owner is not None or add(sock, OWNERS, attachment)
         self.has_none = self._is_new and had_table
@@ -83,13 +89,13 @@ class Handles:
             return
 
 
-def begin(attachment: Attachment) -> Handles | None:
-    """What an ADD notes handles in; None in a kernel without nftables. Raises as `Handles`."""
+def begin(attachment: Attachment, first: Callable[[], None]) -> Handles | None:
+    """What an ADD notes handles in; None in a kernel without nftables. As `Handles`."""
     sock = find_socket()
     if sock is None:
         return None
     try:
-        return Handles(attachment, sock)
+        return Handles(attachment, sock, first)
     except NetlinkError:
         if is_missing():
             return None
@@ -102,6 +108,20 @@ def _places(record: bytes | None) -> list[tuple[int, int]]:
         return []
     places = list(iter_unpack(_ENTRY, record))
     return places if all(family in FILTERS for family, _ in places) else []
+
+
+def places_of(attachment: Attachment) -> list[tuple[int, int]]:
+    """(family, handle) of each of the attachment's rules, as ADD noted them; none where it did
+    not. Raises NetlinkError.
+    """
+    sock = find_socket()
+    if sock is None:
+        return []
+    try:
+        record = look(sock, attachment, HANDLES)[0]
+    finally:
+        sock.close()
+    return _places(record.record) if record is not None else []
 
 
 def removal(sock: Socket, attachment: Attachment, chain: str) -> tuple[list[Message], bool]:

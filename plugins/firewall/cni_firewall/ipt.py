@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from _struct import pack
 
-from cni_firewall import handles, ipt_rules
+from cni_firewall import handles, ipt_rules, strictest
 from cni_firewall.config import Config
-from cni_firewall.ipt_rules import CHAIN, TABLE, Saved, accepts, version_of
+from cni_firewall.ipt_rules import CHAIN, STAGE1, TABLE, Saved, accepts, version_of
 from libcni import iptables, orphans
 from libcni.legacy_tables import legacy_versions
 from libcni.netlink.codec import Reader, encode
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from libcni.attachment import Attachment
     from libcni.inet import Prefix
     from libcni.netlink.codec import Message
+    from libcni.skel.undo import Undo
 
 _EXPRESSIONS = Reader("NFTA_RULE_EXPRESSIONS", "NFTA_EXPR_NAME")
 #: NFTA_DATA_VERDICT, with its length and without the flag of a nest, as the kernel shows it.
@@ -48,12 +49,14 @@ _FILTERS = {4: handles.FILTERS[IPV4], 6: handles.FILTERS[IPV6]}
 
 
 def ensure(
-    attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str
+    attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str, undo: Undo
 ) -> list[int]:
     """Let the addresses' traffic through, and keep `bridge` apart ("" for no policy).
 
     Idempotent. A family without a tool is passed over, unless it is the container's only one.
-    Returns the IP versions done. Raises CniError 11 or 102.
+    undo: gets what takes the container's rules back, unless it may have had some before.
+    Returns the IP versions in which the bridge stays isolated, against the policy (see
+    `strictest`). Raises CniError 11 or 102.
     """
     orphans.hold(attachment)
     by_version: dict[int, list[Prefix]] = {}
@@ -63,13 +66,22 @@ def ensure(
         # What a bridge carries is kept apart whatever the container's addresses are.
         for version in (4, 6):
             by_version.setdefault(version, [])
-    notes = handles.begin(attachment) if addresses else None
-    done = []
+
+    def take_back() -> None:
+        undo.push(_take_back, attachment)
+
+    notes = None
+    if addresses:
+        notes = handles.begin(attachment, take_back)
+        if notes is None:
+            take_back()
+    done, isolated = [], []
     for version, ours in by_version.items():
         if not iptables.find(version, "restore"):
             continue
         if notes is None or not notes.has_none or bridge or not _is_framed(version, config):
-            _make(attachment, version, ours, config, bridge, notes)
+            if _make(attachment, version, ours, config, bridge, notes):
+                isolated.append(version)
         else:
             lines = [f"-A {CHAIN} {rule}" for a in ours for rule in accepts(a, attachment)]
             iptables.restore(version, TABLE, lines)
@@ -78,7 +90,13 @@ def ensure(
         iptables.restore(min(by_version), TABLE, [])  # which says what is not installed
     if notes is not None:
         notes.note(CHAIN, sum(2 * len(by_version[version]) for version in done))
-    return done
+    return isolated
+
+
+def _take_back(attachment: Attachment) -> None:
+    sock = remove(attachment, [])
+    if sock is not None:
+        sock.close()
 
 
 def _make(
@@ -88,17 +106,25 @@ def _make(
     config: Config,
     bridge: str,
     notes: handles.Handles | None,
-) -> None:
-    """Make whatever is missing, of what containers share too, and that once."""
+) -> bool:
+    """Make whatever is missing, of what containers share too, and that once.
 
-    def missing(saved: list[str]) -> list[str]:
-        lines = ipt_rules.missing(Saved(saved), attachment, addresses, config, bridge)
+    Returns whether the bridge stays isolated, against the policy.
+    """
+    stays_isolated = False
+
+    def missing(lines: list[str]) -> list[str]:
+        nonlocal stays_isolated
+        saved = Saved(lines)
+        stays_isolated = ipt_rules.stays_isolated(saved, config.policy, bridge)
+        lines = ipt_rules.missing(saved, attachment, addresses, config, bridge)
         if lines and notes is not None:
             notes.forget()
         return lines
 
     with NamespaceLock():
         iptables.ensure(version, TABLE, missing)
+    return stays_isolated
 
 
 def _is_framed(version: int, config: Config) -> bool:
@@ -123,10 +149,15 @@ def _is_framed(version: int, config: Config) -> bool:
 
 
 def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str) -> None:
-    """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours."""
+    """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours.
+
+    So it does for an IP version of the container's whose rules cannot be looked at.
+    """
     versions = (4, 6) if bridge else sorted({version_of(address) for address in addresses})
     for version in versions:
         if not iptables.find(version, "save"):
+            if any(version_of(address) == version for address in addresses):
+                _check_passed_over(attachment, version)
             continue
         saved = Saved(iptables.save(version, TABLE))
         wanted = list(ipt_rules.frame(config))
@@ -140,8 +171,36 @@ def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridg
             wanted += [(CHAIN, rule) for rule, gos in both if not saved.has(CHAIN, gos)]
         for chain, rule in wanted:
             if not saved.has(chain, rule):
-                tool = "iptables" if version == 4 else "ip6tables"
-                raise CniError(CHECK_FAILED, f"{tool} table {TABLE} lacks: -A {chain} {rule}")
+                raise CniError(
+                    CHECK_FAILED, f"{_tool(version)} table {TABLE} lacks: -A {chain} {rule}"
+                )
+        if ipt_rules.stays_isolated(saved, config.policy, bridge):
+            raise CniError(
+                CHECK_FAILED,
+                f"firewall: {strictest.words(bridge)}",
+                strictest.advice(reopening(bridge, [version])),
+            )
+
+
+def _check_passed_over(attachment: Attachment, version: int) -> None:
+    """Raise CniError 103 unless ADD had no tool for the version either."""
+    places = handles.places_of(attachment)
+    if not places or _FILTERS[version].family in {family for family, _ in places}:
+        raise CniError(
+            CHECK_FAILED,
+            f"{_tool(version)}-save is not installed: the container's rules cannot be looked at",
+            f"install {_tool(version)}",
+        )
+
+
+def reopening(bridge: str, versions: list[int]) -> str:
+    """The command that ends the isolation of a bridge, in the IP versions given."""
+    rule = f"-D {STAGE1} {ipt_rules.isolating(bridge)}"
+    return "; ".join([f"{_tool(version)} {rule}" for version in versions])
+
+
+def _tool(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"
 
 
 def _mark(attachment: Attachment) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from _socket import AF_INET
 
-from cni_firewall.config import ISOLATED, Config
+from cni_firewall.config import ISOLATED, SAME_BRIDGE, Config
 from libcni import iptables
 
 TYPE_CHECKING = False
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 TABLE = "filter"
 CHAIN = "CNI-FORWARD"
-_STAGE1, _STAGE2 = "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"
+STAGE1, STAGE2 = "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2"
 #: What rules of ours in FORWARD lead to.
-ENTRIES = (CHAIN, _STAGE1)
+ENTRIES = (CHAIN, STAGE1)
 _FORWARD_COMMENT = "CNI firewall plugin rules"
 _ADMIN_COMMENT = "CNI firewall plugin admin overrides"
 
@@ -47,16 +47,25 @@ def frame(config: Config) -> list[tuple[str, str]]:
     ]
 
 
+def _policy_comment(policy: str) -> str:
+    return _comment(f"CNI firewall plugin rules (ingressPolicy: {policy})")
+
+
+def isolating(bridge: str) -> str:
+    """The rule of STAGE1 that keeps the containers on a bridge apart."""
+    return f"-i {bridge} -o {bridge} {_policy_comment(ISOLATED)} -j DROP"
+
+
 def isolation(policy: str, bridge: str) -> dict[str, list[str]]:
     """Rules by chain that keep a bridge apart, each chain's in order."""
-    text = _comment(f"CNI firewall plugin rules (ingressPolicy: {policy})")
-    first = [f"-i {bridge} ! -o {bridge} {text} -j {_STAGE2}"]
+    text = _policy_comment(policy)
+    first = [f"-i {bridge} ! -o {bridge} {text} -j {STAGE2}"]
     if policy == ISOLATED:
-        first.append(f"-i {bridge} -o {bridge} {text} -j DROP")
+        first.append(isolating(bridge))
     return {
-        "FORWARD": [f"{text} -j {_STAGE1}"],
-        _STAGE1: [*first, f"{text} -j RETURN"],
-        _STAGE2: [f"-o {bridge} {text} -j DROP", f"{text} -j RETURN"],
+        "FORWARD": [f"{text} -j {STAGE1}"],
+        STAGE1: [*first, f"{text} -j RETURN"],
+        STAGE2: [f"-o {bridge} {text} -j DROP", f"{text} -j RETURN"],
     }
 
 
@@ -83,6 +92,11 @@ class Saved:
         return f"-A {chain} {rule}".replace('"', "") in self._lines
 
 
+def stays_isolated(saved: Saved, policy: str, bridge: str) -> bool:
+    """True if containers on the bridge are kept apart, against the policy (see `strictest`)."""
+    return policy == SAME_BRIDGE and saved.has(STAGE1, isolating(bridge))
+
+
 def missing(
     saved: Saved, attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str
 ) -> list[str]:
@@ -96,7 +110,7 @@ def missing(
             if not saved.has(CHAIN, rule):
                 lines.append(f"-A {CHAIN} {rule}")
     if bridge:
-        lines += [f"-N {name}" for name in (_STAGE1, _STAGE2) if not saved.has_chain(name)]
+        lines += [f"-N {name}" for name in (STAGE1, STAGE2) if not saved.has_chain(name)]
         for chain, wanted in isolation(config.policy, bridge).items():
             for rule in wanted:
                 if saved.has(chain, rule):

@@ -4,7 +4,8 @@
     table inet adder_firewall {
         set ipv4 { type ipv4_addr; elements = { 10.1.2.3 comment "cni:podnet:0a1b:eth0" } }
         set ipv6 { … }
-        set bridges { type ifname; elements = { "cni0" } }
+        set accepted { type ifname; elements = { "0a1b…" comment "cni:podnet:0a1b:eth0" } }
+        set bridges { type ifname; elements = { "cni0" comment "same-bridge" } }
         set open_inside { type ifname . ifname; elements = { "cni0" . "cni0" } }
         chain forward {
             type filter hook forward priority filter; policy accept;
@@ -15,8 +16,9 @@
         }
     }
 
-The number of rules does not grow with that of containers. An accept here is no last word: a chain
-of another table may still drop (see `policy`).
+The number of rules does not grow with that of containers. An element of `accepted` records the
+attachment's addresses; the comment of one of `bridges` is the policy that holds. An accept here is
+no last word: a chain of another table may still drop (see `policy`).
 """
 
 from __future__ import annotations
@@ -25,17 +27,17 @@ from _socket import AF_INET, AF_INET6
 from _struct import pack
 from errno import ENOENT
 
+from cni_firewall import strictest
 from cni_firewall.config import SAME_BRIDGE
-from cni_firewall.table import HANDLES, OWNERS, TABLE
-from libcni.nftables import expressions, rules, sets
+from cni_firewall.record import unpack
+from cni_firewall.table import ACCEPTED, HANDLES, OWNERS, TABLE, deletion, look
+from libcni.nftables import expressions, maps, rules, sets
 from libcni.nftables.transaction import (
     LIMIT,
     TRANSIENT,
     attempts,
     commit,
     find_socket,
-    generation,
-    get_generation,
     open_socket,
     refused,
 )
@@ -43,6 +45,8 @@ from libcni.types.errors import CHECK_FAILED, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from libcni.attachment import Attachment
     from libcni.inet import Prefix
     from libcni.netlink.codec import Message
@@ -52,14 +56,16 @@ if TYPE_CHECKING:
 CHAIN = "forward"
 #: enum nf_inet_hooks NF_INET_FORWARD and NF_IP_PRI_FILTER.
 _HOOK, _PRIORITY = 2, 0
-_NAMES = {4: "ipv4", 16: "ipv6"}
-_BRIDGES, _INSIDE = "bridges", "open_inside"
+#: The sets of addresses, by their length.
+NAMES = {4: "ipv4", 16: "ipv6"}
+BRIDGES, INSIDE = "bridges", "open_inside"
 _SETS = {
     "ipv4": sets.IPV4_ADDRESS,
     "ipv6": sets.IPV6_ADDRESS,
-    _BRIDGES: sets.INTERFACE_NAME,
+    BRIDGES: sets.INTERFACE_NAME,
     # Two names of 16 bytes each: six bits for each type.
-    _INSIDE: (41 << 6 | 41, 32, 0),
+    INSIDE: (41 << 6 | 41, 32, 0),
+    ACCEPTED: sets.INTERFACE_NAME,
 }
 _META_OIFNAME = 7
 #: NFT_CT_STATE; the bits of established and related, in the order of the processor.
@@ -71,17 +77,17 @@ def _rules() -> dict[str, list[Expression]]:
     name = expressions.META_IIFNAME
     apart = [
         expressions.meta(name),
-        expressions.lookup(_BRIDGES),
+        expressions.lookup(BRIDGES),
         expressions.meta(_META_OIFNAME),
-        expressions.lookup(_BRIDGES),
+        expressions.lookup(BRIDGES),
         expressions.meta(name, 1),
         expressions.meta(_META_OIFNAME, 2),
-        expressions.lookup(_INSIDE, negated=True),
+        expressions.lookup(INSIDE, negated=True),
         expressions.verdict(expressions.DROP),
     ]
     found = {"ingressPolicy": apart}
     for family, size in ((AF_INET, 4), (AF_INET6, 16)):
-        version = _NAMES[size]
+        version = NAMES[size]
         _, destination, length = expressions.ADDRESSES[family]
         found[f"answers to {version}"] = [
             *expressions.family(family),
@@ -101,115 +107,102 @@ def _rules() -> dict[str, list[Expression]]:
     return found
 
 
-def _name(interface: str) -> bytes:
-    return interface.encode().ljust(16, b"\0")
+def interface(name: str) -> bytes:
+    """The key of an interface."""
+    return name.encode().ljust(16, b"\0")
 
 
-def ensure(
-    attachment: Attachment, addresses: list[Prefix], policy: str = "", bridge: str = ""
-) -> Socket:
-    """Accept the addresses' traffic, and keep `bridge` apart ("" for no policy). Idempotent.
+def missing_frame(sock: Socket, lacks_set: bool = False) -> list[Message]:
+    """Table, chain, sets and rules, unless all rules are there.
 
-    An address that another attachment left behind is taken over. Returns the open socket (see
-    the transaction module). Raises NetlinkError, or CniError 11.
+    lacks_set: then table and sets all the same. Raises NetlinkError.
     """
-    sock = open_socket()
-    wanted = [(_NAMES[len(address.packed)], address.packed) for address in addresses]
-    looks = [get_generation(), *[sets.get_element(TABLE, name, key) for name, key in wanted]]
-    inside = _name(bridge) * 2
-    if bridge:
-        looks += [
-            sets.get_element(TABLE, _BRIDGES, _name(bridge)),
-            sets.get_element(TABLE, _INSIDE, inside),
-        ]
-    for _ in attempts("firewall"):
-        replies = sock.batch(looks)
-        number = generation(replies[0])
-        changes = _missing_frame(sock)
-        bound = bool(changes)
-        for (name, key), reply in zip(wanted, replies[1:], strict=False):
-            element = sets.found(reply)
-            if element is None or element.comment != attachment.comment:
-                if element is not None:
-                    bound = True
-                    changes += sets.delete_elements(TABLE, name, [key])
-                changes.append(sets.add_element(TABLE, name, key, attachment.comment))
-        if bridge:
-            is_apart, is_open = (sets.found(reply) is not None for reply in replies[-2:])
-            if not is_apart:
-                changes.append(sets.add_element(TABLE, _BRIDGES, _name(bridge), ""))
-            if is_open != (policy == SAME_BRIDGE):
-                bound = True
-                if is_open:
-                    changes += sets.delete_elements(TABLE, _INSIDE, [inside])
-                else:
-                    changes.append(sets.add_element(TABLE, _INSIDE, inside, ""))
-        raced = TRANSIENT if bound else (ENOENT, *TRANSIENT)
-        if not changes or not refused(commit(sock, changes, number if bound else 0), *raced):
-            break
-    return sock
-
-
-def _missing_frame(sock: Socket) -> list[Message]:
-    """Table, chain, sets and rules, unless all rules are there."""
     existing = TABLE.rules(sock, CHAIN)
     wanted = _rules()
     present = [
         comment for comment in wanted if any(rules.has_comment(rule, comment) for rule in existing)
     ]
-    if len(present) == len(wanted):
+    is_whole = len(present) == len(wanted)
+    if is_whole and not lacks_set:
         return []
     frame = [TABLE.create(), TABLE.create_base_chain(CHAIN, "filter", _HOOK, _PRIORITY)]
     frame += [
         sets.create_set(TABLE, name, type, "", number)
         for number, (name, type) in enumerate(_SETS.items(), 1)
     ]
+    if is_whole:
+        return frame
     # In order: what somebody has taken out is put back with all others anew.
     if existing:
         frame.append(TABLE.flush_chain(CHAIN))
     return frame + [TABLE.add_rule(CHAIN, rule, comment) for comment, rule in wanted.items()]
 
 
-def remove(attachment: Attachment, addresses: list[Prefix]) -> Socket | None:
-    """Remove the attachment's elements; without its addresses known, by looking at all.
+def remove(
+    attachment: Attachment, addresses: list[Prefix], ends: Iterable[str] = ()
+) -> Socket | None:
+    """Remove the attachment's elements: those that are recorded, and `addresses`; without either
+    by looking at all.
+
+    ends: interfaces of the attachment's alone, which are kept apart no more.
 
     Idempotent. Returns the socket, None without nftables. Raises NetlinkError, CniError 11.
     """
     sock = find_socket()
     if sock is None or TABLE.is_absent(sock):
         return sock
+    apart = [place for name in ends for place in _places(name)]
+    known = {(NAMES[len(address.packed)], address.packed): None for address in addresses}
     for _ in attempts("firewall"):
-        changes: list[Message] = []
-        keys = {name: _owned(sock, name, attachment, addresses) for name in _NAMES.values()}
-        for name, owned in keys.items():
-            if owned:
-                changes += sets.delete_elements(TABLE, name, owned)
+        record = look(sock, attachment, ACCEPTED)[0]
+        places = dict(known)
+        if record is not None:
+            places.update(dict.fromkeys(recorded(sock, record)))
+        elif not places:
+            # None of ours, or of a version that recorded nothing.
+            places.update(dict.fromkeys(_owned(sock, attachment.comment)))
+        looks = [sets.get_element(TABLE, *place) for place in (*places, *apart)]
+        own = []
+        for place, reply in zip((*places, *apart), sock.batch(looks), strict=True):
+            element = sets.found(reply)
+            if element is not None and (
+                place not in places or element.comment == attachment.comment
+            ):
+                own.append(place)
+        changes = deletions(own) + deletion(ACCEPTED, record)
         if not changes or not refused(commit(sock, changes), ENOENT, *TRANSIENT):
             break
     return sock
 
 
-def _owned(
-    sock: Socket, name: str, attachment: Attachment, addresses: list[Prefix]
-) -> list[bytes]:
-    """The attachment's keys in a set."""
-    if not addresses:
-        return sets.owned(sock, TABLE, name, attachment.comment)
-    keys = [a.packed for a in addresses if _NAMES[len(a.packed)] == name]
-    replies = sock.batch([sets.get_element(TABLE, name, key) for key in keys]) if keys else []
-    found = []
-    for key, reply in zip(keys, replies, strict=True):
-        element = sets.found(reply)
-        if element is not None and element.comment == attachment.comment:
-            found.append(key)
-    return found
+def _places(name: str) -> list[tuple[str, bytes]]:
+    """Where an interface that is kept apart is, by set and key."""
+    return [(BRIDGES, interface(name)), (INSIDE, interface(name) * 2)]
 
 
-def undo(attachment: Attachment, addresses: list[Prefix]) -> None:
-    """`remove` after a failed ADD. Idempotent."""
-    sock = remove(attachment, addresses)
-    if sock is not None:
-        sock.close()
+def deletions(places: Iterable[tuple[str, bytes]]) -> list[Message]:
+    """The messages that delete elements, given by set and key; few, however many these are."""
+    keys: dict[str, list[bytes]] = {}
+    for name, key in places:
+        keys.setdefault(name, []).append(key)
+    return [message for name in keys for message in sets.delete_elements(TABLE, name, keys[name])]
+
+
+def recorded(sock: Socket, record: maps.MapElement) -> list[tuple[str, bytes]]:
+    """The addresses that an element of `accepted` records, by set and key.
+
+    Where there was no room for them they are searched. Raises NetlinkError.
+    """
+    told = unpack(record.record)
+    if told is None:
+        return _owned(sock, record.comment)
+    return [(NAMES[len(address.packed)], address.packed) for address in told[1]]
+
+
+def _owned(sock: Socket, comment: str) -> list[tuple[str, bytes]]:
+    return [
+        (name, key) for name in NAMES.values() for key in sets.owned(sock, TABLE, name, comment)
+    ]
 
 
 def check(
@@ -225,7 +218,7 @@ def check(
             if not any(rules.has_comment(rule, comment) for rule in existing):
                 raise _missing(f"rule {comment!r} of chain inet {TABLE.name} {CHAIN}")
         for address in addresses:
-            name = _NAMES[len(address.packed)]
+            name = NAMES[len(address.packed)]
             reply = sock.batch([sets.get_element(TABLE, name, address.packed)])[0]
             element = sets.found(reply)
             text = address.text().partition("/")[0]
@@ -240,22 +233,34 @@ def check(
         if bridge:
             replies = sock.batch(
                 [
-                    sets.get_element(TABLE, _BRIDGES, _name(bridge)),
-                    sets.get_element(TABLE, _INSIDE, _name(bridge) * 2),
+                    sets.get_element(TABLE, BRIDGES, interface(bridge)),
+                    sets.get_element(TABLE, INSIDE, interface(bridge) * 2),
                 ]
             )
-            is_apart, is_open = (sets.found(reply) is not None for reply in replies)
-            if not is_apart:
-                raise _missing(f"bridge {bridge} in set inet {TABLE.name} {_BRIDGES}")
-            if is_open != (policy == SAME_BRIDGE):
+            apart, inside = (sets.found(reply) for reply in replies)
+            if apart is None:
+                raise _missing(f"bridge {bridge} in set inet {TABLE.name} {BRIDGES}")
+            if inside is not None and policy != SAME_BRIDGE:
                 raise CniError(
                     CHECK_FAILED,
-                    f"firewall: containers on bridge {bridge} "
-                    + ("reach each other" if is_open else "do not reach each other"),
-                    f"ingressPolicy is {policy}; see set inet {TABLE.name} {_INSIDE}",
+                    f"firewall: containers on bridge {bridge} reach each other",
+                    f"ingressPolicy is {policy}; see set inet {TABLE.name} {INSIDE}",
+                )
+            if inside is None and policy == SAME_BRIDGE:
+                if apart.comment == SAME_BRIDGE:
+                    raise _missing(f"bridge {bridge} in set inet {TABLE.name} {INSIDE}")
+                raise CniError(
+                    CHECK_FAILED,
+                    f"firewall: {strictest.words(bridge)}",
+                    strictest.advice(reopening(bridge)),
                 )
     finally:
         sock.close()
+
+
+def reopening(bridge: str) -> str:
+    """The command after which an ADD with ingressPolicy same-bridge ends isolation."""
+    return f"nft 'delete element inet {TABLE.name} {BRIDGES} {{ {bridge} }}'"
 
 
 def _missing(what: str) -> CniError:
@@ -263,7 +268,8 @@ def _missing(what: str) -> CniError:
 
 
 def gc(marks: tuple[str, ...], keep: set[str]) -> None:
-    """Remove the elements whose comment begins with one of `marks` and is not in `keep`.
+    """Remove the elements whose comment begins with one of `marks` and is not in `keep`; and those
+    of containers' own interfaces that are gone (see `ends`).
 
     Raises NetlinkError, or CniError 11.
     """
@@ -275,7 +281,7 @@ def gc(marks: tuple[str, ...], keep: set[str]) -> None:
             return
         for _ in attempts("firewall"):
             changes: list[Message] = []
-            for name in (*_NAMES.values(), OWNERS, HANDLES):
+            for name in (*NAMES.values(), ACCEPTED, OWNERS, HANDLES):
                 stale = [
                     element.key
                     for body in sets.elements(sock, TABLE, name)
@@ -283,11 +289,25 @@ def gc(marks: tuple[str, ...], keep: set[str]) -> None:
                     if element.comment.startswith(marks) and element.comment not in keep
                 ]
                 changes += sets.delete_elements(TABLE, name, stale)
+            changes += deletions(_gone(sock))
             if not changes:
                 return
             refused(commit(sock, changes[:LIMIT]), ENOENT, *TRANSIENT)
     finally:
         sock.close()
+
+
+def _gone(sock: Socket) -> list[tuple[str, bytes]]:
+    from cni_firewall import ends
+
+    places = {
+        (name, element.key): element.key[:16].rstrip(b"\0").decode("utf-8", "replace")
+        for name in (BRIDGES, INSIDE)
+        for body in sets.elements(sock, TABLE, name)
+        for element in sets.read_elements(body)
+    }
+    gone = ends.gone(places.values())
+    return [place for place, name in places.items() if name in gone]
 
 
 def unusable() -> str:

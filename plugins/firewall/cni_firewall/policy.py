@@ -23,9 +23,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cni_firewall.config import Config
     from libcni.netlink.socket import Socket
 
 _FAMILIES = {IPV4: "ip", IPV6: "ip6", INET: "inet"}
+_VERSIONS = {IPV4: frozenset((4,)), IPV6: frozenset((6,)), INET: frozenset((4, 6))}
 #: enum nf_inet_hooks NF_INET_FORWARD; NF_DROP.
 _FORWARD, _DROP = 2, 0
 #: What iptables-nft, and the examples of nft and distributions, call their chains.
@@ -43,39 +45,41 @@ _CHAIN = Reader(
 
 
 class Dropping:
-    """A chain whose policy is drop.
+    """A chain whose policy is drop. versions: the IP versions that it sees.
 
-    is_certain: it is known not to accept the containers. is_own: it accepts what they begin, and
-    nothing of it what begins elsewhere.
+    is_own: it is where the backend accepts what containers begin, and drops what others do.
+    is_certain: it is known not to accept the containers.
     """
 
-    __slots__ = ("advice", "is_certain", "is_own", "name")
+    __slots__ = ("advice", "is_certain", "is_own", "name", "versions")
 
     def __init__(
-        self, family: int, table: str, chain: str, is_empty: bool, admin_chain: str = ""
+        self, family: int, table: str, chain: str, is_empty: bool, admin_chain: str
     ) -> None:
-        """admin_chain: of the backend, where the chain is the backend's own."""
+        """admin_chain: where rules of its own may accept what comes in; "" if it is not own."""
         self.name = f"chain {_FAMILIES[family]} {table} {chain}"
+        self.versions = _VERSIONS[family]
         self.is_own = bool(admin_chain)
         of_iptables = _is_iptables(family, table, chain)
-        self.is_certain = (is_empty or of_iptables) and not self.is_own
+        self.is_certain = not self.is_own and (is_empty or of_iptables)
+        self.advice = "have that chain accept what is from and to containers"
         if self.is_own:
-            self.advice = f"{admin_chain} is for rules that accept them"
+            tool = "iptables" if family == IPV4 else "ip6tables"
+            rule = f"{tool} -A {admin_chain} -m conntrack --ctstate DNAT -j ACCEPT"
+            self.advice = f"accept what may come in, published ports say: {rule}"
         elif of_iptables:
             self.advice = 'use "backend": "iptables", whose rules are in that chain'
-        else:
-            self.advice = "have that chain accept what is from and to containers"
 
-    def warning(self, whose: str) -> str:
-        """A line for stderr. whose: traffic of what."""
+    def words(self, whose: str) -> str:
+        """What it does to the traffic of `whose`."""
         if self.is_own:
             return (
-                f"firewall: {self.name} drops new connections to containers, published ports "
-                f"too, and none of its rules accepts them; {self.advice}"
+                f"{self.name} drops connections to {whose} that others begin, by published ports "
+                "too, unless it accepts them itself"
             )
         return (
-            f"firewall: {self.name} drops what it does not accept itself, so that {whose} may "
-            f"not pass; {self.advice}"
+            f"{self.name} drops what it does not accept itself, so that the traffic of {whose} "
+            "may not pass"
         )
 
 
@@ -83,68 +87,70 @@ def _is_iptables(family: int, table: str, chain: str) -> bool:
     return family != INET and (table, chain) == (TABLE, "FORWARD")
 
 
-def usual(backend: str, admin_chain: str) -> Dropping | None:
-    """The first such chain among those that are called as usual: 20 us, for each ADD.
+def usual(backend: str, config: Config, versions: list[int]) -> list[Dropping]:
+    """Such chains among those that are called as usual: 20 us, for each ADD.
 
-    backend: whose own chain counts after all others, and only if no rule there can accept what
-    begins elsewhere. admin_chain: its chain for the administrator's rules. Raises NetlinkError.
+    versions: the IP versions of the container; what sees others only is left out. Raises
+    NetlinkError.
     """
     sock = find_socket()
     if sock is None:
-        return None
+        return []
     try:
-        asked = [rules.Table(family, table).get_chain(chain) for family, table, chain in _USUAL]
+        asked = [
+            rules.Table(family, table).get_chain(chain)
+            for family, table, chain in _USUAL
+            if not _VERSIONS[family].isdisjoint(versions)
+        ]
         bodies = [reply.item() for reply in sock.batch(asked) if not reply.error]
-        return _first(sock, bodies, backend, admin_chain)
+        return _dropping(sock, bodies, backend, config)
     finally:
         sock.close()
 
 
-def any_chain(backend: str, admin_chain: str) -> Dropping | None:
-    """The first such chain of all tables, however it is called; see `usual`. NetlinkError."""
+def any_chain(backend: str, config: Config) -> list[Dropping]:
+    """Such chains of all tables, however they are called. Raises NetlinkError."""
     sock = find_socket()
     if sock is None:
-        return None
+        return []
     try:
-        return _first(sock, rules.all_chains(sock), backend, admin_chain)
+        return _dropping(sock, rules.all_chains(sock), backend, config)
     except NetlinkError as error:
         if error.errno in MISSING:
-            return None
+            return []
         raise
     finally:
         sock.close()
 
 
-def _first(sock: Socket, bodies: list[bytes], backend: str, admin_chain: str) -> Dropping | None:
-    own: Dropping | None = None
+def _dropping(sock: Socket, bodies: list[bytes], backend: str, config: Config) -> list[Dropping]:
+    found = []
     for body in bodies:
         chain: dict[str, Any] = _CHAIN.read(CHAIN_ATTRIBUTES, body, 4)
         hook = chain.get("NFTA_CHAIN_HOOK", {}).get("NFTA_HOOK_HOOKNUM")
         if hook != _FORWARD or chain.get("NFTA_CHAIN_POLICY") != _DROP or body[0] not in _FAMILIES:
             continue
-        table, name = chain.get("NFTA_CHAIN_TABLE", ""), chain.get("NFTA_CHAIN_NAME", "")
-        if not _is_own(backend, body[0], table, name):
-            is_empty = not rules.Table(body[0], table).rules(sock, name)
-            return Dropping(body[0], table, name, is_empty)
-        if own is None and backend == IPTABLES and _has_only_ours(sock, body[0], admin_chain):
-            own = Dropping(body[0], table, name, False, admin_chain)
-    return own
+        family, table = body[0], chain.get("NFTA_CHAIN_TABLE", "")
+        name, in_table = chain.get("NFTA_CHAIN_NAME", ""), rules.Table(family, table)
+        if backend == FIREWALLD and table == "firewalld":
+            continue
+        admin = ""
+        if backend == IPTABLES and _is_iptables(family, table, name):
+            admin = config.admin_chain
+            if not _has_only_ours(sock, in_table, admin):
+                continue  # it has been decided what comes in
+        is_empty = not in_table.rules(sock, name)
+        found.append(Dropping(family, table, name, is_empty, admin))
+    return found
 
 
-def _has_only_ours(sock: Socket, family: int, admin_chain: str) -> bool:
+def _has_only_ours(sock: Socket, table: rules.Table, admin_chain: str) -> bool:
     """Whether iptables' FORWARD has no rules but those that lead to our chains, and the
     administrator has added none. Raises NetlinkError."""
-    table = rules.Table(family, TABLE)
     for rule in table.rules(sock, "FORWARD"):
         if not any(rules.jumps_to(rule, chain) for chain in ENTRIES):
             return False
     return not table.rules(sock, admin_chain)
-
-
-def _is_own(backend: str, family: int, table: str, chain: str) -> bool:
-    if backend == FIREWALLD:
-        return table == "firewalld"
-    return backend == IPTABLES and _is_iptables(family, table, chain)
 
 
 def say(text: str) -> None:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def status(request: Request) -> None:
-    """Raise CniError 50 when the backend cannot be used, or cannot let traffic pass.
+    """Raise CniError 50 when the backend cannot be used, or cannot let traffic pass or keep
+    containers apart.
 
-    A chain that drops, but has rules of its own, may be one that accepts the containers: that is
-    said on stderr only. So is that the backend's own drops what is begun elsewhere.
+    That a chain drops is said on stderr only, unless it concerns both IP versions, of which the
+    containers may have but one, and is known of all traffic: a chain with rules of its own may
+    accept the containers, and the backend's own chain accepts what they begin. A policy's not
+    holding for IPv6 is said there, too.
     """
     config = Config(request.config)
     backend = choose(config)
@@ -30,15 +33,21 @@ def status(request: Request) -> None:
     if reason:
         raise CniError(PLUGIN_NOT_AVAILABLE, f"backend {backend} cannot work here: {reason}")
     from cni_firewall import policy
+    from cni_firewall.gaps import gaps
 
-    dropping = policy.any_chain(backend, config.admin_chain)
-    if dropping is None:
-        return
-    if dropping.is_certain:
+    for gap in gaps(config.policy, backend, (4, 6)):
+        words = gap.words(config.policy)
+        if gap.is_certain:
+            raise CniError(PLUGIN_NOT_AVAILABLE, words, gap.advice)
+        policy.say(f"firewall: {words}; {gap.advice}")
+    dropping = policy.any_chain(backend, config)
+    certain = [chain for chain in dropping if chain.is_certain]
+    if {version for chain in certain for version in chain.versions} == {4, 6}:
         raise CniError(
             PLUGIN_NOT_AVAILABLE,
-            f"{dropping.name} drops what it does not accept itself: containers' traffic would "
-            "not pass",
-            dropping.advice,
+            f"{' and '.join([chain.name for chain in certain])} drops what it does not accept "
+            "itself: containers' traffic would not pass",
+            certain[0].advice,
         )
-    policy.say(dropping.warning("traffic of containers"))
+    for chain in dropping:
+        policy.say(f"firewall: {chain.words('containers')}; {chain.advice}")

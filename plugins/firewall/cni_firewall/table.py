@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TABLE = rules.Table(INET, "adder_firewall")
 OWNERS, HANDLES, SOURCES = "owners", "handles", "sources"
+#: Of the backend nftables, which makes it with its other sets.
+ACCEPTED = "accepted"
 
 
 def look(sock: Socket, attachment: Attachment, *names: str) -> list[maps.MapElement | None]:
