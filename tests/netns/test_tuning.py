@@ -370,3 +370,19 @@ def test_status(host: Host, run_plugin: Runner, tmp_path: pathlib.Path) -> None:
         run_plugin("tuning", "STATUS", frozen).failed(50, str(tmp_path))
     finally:
         host.run("umount", str(tmp_path))
+
+
+def test_sysctls_need_no_interface(container: Netns, run_plugin: Runner) -> None:
+    """A device of a user-space driver (DPDK) has none; link attributes need one."""
+    before = sysctl(container, "core/somaxconn")
+    document = config(container, sysctl={"net.core.somaxconn": "500"})
+    run_plugin("tuning", "ADD", document, netns=container, ifname="net1").result()
+    assert sysctl(container, "core/somaxconn") == "500"
+    run_plugin("tuning", "CHECK", document, netns=container, ifname="net1").succeeded()
+    run_plugin("tuning", "DEL", document, netns=container, ifname="net1").succeeded()
+    assert sysctl(container, "core/somaxconn") == before
+    both = config(container, sysctl={"net.core.somaxconn": "500"}, mtu=1400)
+    run_plugin("tuning", "ADD", both, netns=container, ifname="net1").failed(102, "net1")
+    run_plugin("tuning", "CHECK", both, netns=container, ifname="net1").failed(103, "net1")
+    own = config(container, sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
+    run_plugin("tuning", "ADD", own, netns=container, ifname="net1").failed(7, "conf/net1")

@@ -10,6 +10,9 @@ from libcni.types.errors import KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from libcni.netlink.link import Link
+    from libcni.netlink.socket import Socket
+    from libcni.netns import Namespace
     from libcni.skel.request import Request
     from libcni.types.result import Result
 
@@ -24,14 +27,9 @@ def add(request: Request) -> Result:
     if not config.sysctls and not config.has_link_changes:
         return result
     namespace = request.netns()
-    sock, link = interface.find_interface(namespace, request.ifname)
-    if link is None:
-        raise CniError(
-            KERNEL,
-            f"failed to find interface {request.ifname} in {request.netns_path}",
-            "an earlier plugin of the list has to make it",
-        )
-    noted = interface.before(config, link)
+    # Sysctls need none: a device of a user-space driver has no interface in the namespace.
+    found = _find_link(request, namespace) if config.has_link_changes else None
+    noted = interface.before(config, found[1]) if found else {}
     if config.sysctls:
         noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
     path = backup.path_of(data_directory(request.config), request.attachment)
@@ -39,10 +37,22 @@ def add(request: Request) -> Result:
     backup.save(path, noted, request.network)
     if config.sysctls:
         interface.write_sysctls(namespace, config.sysctls)
-    if config.has_link_changes:
-        interface.apply(sock, link, config)
+    if found:
+        interface.apply(*found, config)
     for entry in result.interfaces:
         if entry.name == request.ifname and entry.sandbox:
             entry.mac = config.mac or entry.mac
             entry.mtu = config.mtu or entry.mtu
     return result
+
+
+def _find_link(request: Request, namespace: Namespace) -> tuple[Socket, Link]:
+    """A socket in the namespace, and the interface there. Raises CniError 102 without it."""
+    sock, link = interface.find_interface(namespace, request.ifname)
+    if link is None:
+        raise CniError(
+            KERNEL,
+            f"failed to find interface {request.ifname} in {request.netns_path}",
+            "an earlier plugin of the list has to make it",
+        )
+    return sock, link
