@@ -372,6 +372,114 @@ def test_status(host: Host, run_plugin: Runner, tmp_path: pathlib.Path) -> None:
         host.run("umount", str(tmp_path))
 
 
+def attach(
+    run: Runner, netns: Netns, ifname: str, value: str, name: str = "net", **options: Any
+) -> None:
+    """ADD with a value of net.core.somaxconn, which is the whole namespace's."""
+    document = config(netns, sysctl={"net.core.somaxconn": value}) | {"name": name}
+    run("tuning", "ADD", document, netns=netns, ifname=ifname, **options).result()
+
+
+def detach(
+    run: Runner, netns: Netns | str, ifname: str, name: str = "net", **options: Any
+) -> None:
+    """DEL by the attachment's identity alone."""
+    bare = {"cniVersion": "1.1.0", "name": name, "type": "tuning"}
+    run("tuning", "DEL", bare, netns=netns, ifname=ifname, **options).succeeded()
+
+
+@pytest.mark.parametrize(
+    ("values", "deletions", "expected"),
+    [
+        (("100", "200"), (0, 1), ("200", "before")),
+        (("100", "200"), (1, 0), ("100", "before")),
+        (("100", "100"), (0, 1), ("100", "before")),
+        (("100", "before"), (0, 1), ("before", "before")),
+        (("100", "before"), (1, 0), ("100", "before")),
+        (("100", "200", "300"), (0, 1, 2), ("300", "300", "before")),
+        (("100", "200", "300"), (1, 0, 2), ("300", "300", "before")),
+        (("100", "200", "300"), (2, 0, 1), ("200", "200", "before")),
+    ],
+)
+def test_a_sysctl_of_several_attachments(
+    container: Netns,
+    run_plugin: Runner,
+    values: tuple[str, ...],
+    deletions: tuple[int, ...],
+    expected: tuple[str, ...],
+) -> None:
+    """One that goes takes nothing from those that stay; the last one leaves what was there."""
+    before = sysctl(container, "core/somaxconn")
+    for number, value in enumerate(values):
+        value = before if value == "before" else value
+        attach(run_plugin, container, f"eth{number}", value, name=f"net{number}")
+    for number, value in zip(deletions, expected, strict=True):
+        detach(run_plugin, container, f"eth{number}", name=f"net{number}")
+        assert sysctl(container, "core/somaxconn") == (before if value == "before" else value)
+    assert not list(DATA.iterdir())
+
+
+def test_another_container_s_file_is_none_of_ours(
+    host: Host, container: Netns, run_plugin: Runner
+) -> None:
+    """Not even when its name begins alike: a container may be called a_eth0."""
+    before = sysctl(container, "core/somaxconn")
+    other = host.netns()
+    attach(run_plugin, other, "eth1", "300", container_id="container-1_eth0")
+    attach(run_plugin, container, "eth0", "100")
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == before
+    assert sysctl(other, "core/somaxconn") == "300"
+    detach(run_plugin, other, "eth1", container_id="container-1_eth0")
+    assert sysctl(other, "core/somaxconn") == before
+
+
+def test_what_the_container_changed_itself_stays(container: Netns, run_plugin: Runner) -> None:
+    """Only what ADD has set is put back; also where the kernel shows it in other words."""
+    attach(run_plugin, container, "eth0", "100")
+    container.run("sysctl", "-w", "net.core.somaxconn=150")
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "150"
+    attach(run_plugin, container, "eth0", "0x64")
+    assert sysctl(container, "core/somaxconn") == "100"
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "150"
+
+
+def test_an_add_that_fails_after_another(container: Netns, run_plugin: Runner) -> None:
+    """All is as it was before the first, also what that one had set."""
+    before = sysctl(container, "core/somaxconn")
+    attach(run_plugin, container, "eth0", "100")
+    attach(run_plugin, container, "eth0", "200")
+    bad = config(container, sysctl={"net.core.somaxconn": "many"})
+    run_plugin("tuning", "ADD", bad, netns=container).failed(102, "somaxconn")
+    assert sysctl(container, "core/somaxconn") == before
+
+
+def test_a_file_of_an_earlier_version(container: Netns, run_plugin: Runner) -> None:
+    """It does not say what was set: what there was is restored all the same."""
+    DATA.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(json.dumps({"sysctl": {"core/somaxconn": "123"}, "network": "net"}))
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "123"
+
+
+def test_the_first_value_is_handed_on_without_the_namespace(
+    container: Netns, run_plugin: Runner
+) -> None:
+    """The path may be missing, or the first attachment collected, while the container lives."""
+    before = sysctl(container, "core/somaxconn")
+    attach(run_plugin, container, "eth0", "100")
+    attach(run_plugin, container, "eth1", "200", name="other")
+    detach(run_plugin, "", "eth0")
+    assert sysctl(container, "core/somaxconn") == "200"
+    attach(run_plugin, container, "eth2", "300")
+    collect = {"cniVersion": "1.1.0", "name": "other", "type": "tuning"}
+    run_plugin("tuning", "GC", {**collect, "cni.dev/valid-attachments": []}).succeeded()
+    detach(run_plugin, container, "eth2")
+    assert sysctl(container, "core/somaxconn") == before
+
+
 def test_sysctls_need_no_interface(container: Netns, run_plugin: Runner) -> None:
     """A device of a user-space driver (DPDK) has none; link attributes need one."""
     before = sysctl(container, "core/somaxconn")

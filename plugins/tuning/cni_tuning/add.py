@@ -34,9 +34,11 @@ def add(request: Request) -> Result:
         noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
     path = backup.path_of(data_directory(request.config), request.attachment)
     request.undo.push(restore, request, path)
-    backup.save(path, noted, request.network)
+    backup.save(path, noted, request.network, request.container_id, config.sysctls)
     if config.sysctls:
-        interface.write_sysctls(namespace, config.sysctls)
+        shown = interface.write_sysctls(namespace, config.sysctls)
+        if shown:
+            backup.save(path, {}, request.network, request.container_id, shown)
     if found:
         interface.apply(*found, config)
     for entry in result.interfaces:

@@ -2,15 +2,20 @@
 """What an interface was like before ADD, in a file until DEL has restored it.
 
     <dataDir>/<containerID>_<ifname>.json     {"mac": …, "promisc": …, "mtu": …, "allmulti": …,
-                                               "txQLen": …, "sysctl": {…}, "network": …}
+                                               "txQLen": …, "sysctl": {…}, "network": …,
+                                               "container": …, "written": {…}, "since": …}
 
-Name and keys are Go's, which passes over the last two: either side's DEL can use the other's.
+Name and keys are Go's, which passes over those from "sysctl" on: either side's DEL can use the
+other's. written: by sysctl, all values that ADD has set, the last one last. since: seconds of
+the monotonic clock at the first ADD; which of a container's attachments was first.
 """
 
 from __future__ import annotations
 
 import posix
+from time import monotonic
 
+from cni_tuning.config import path_of as path_in_net
 from libcni.attachment import Attachment
 from libcni.fs import ensure_directory, io_error, read_file, remove_file, write_atomic
 from libcni.types.errors import CniError
@@ -39,18 +44,66 @@ def load(path: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def save(path: str, before: dict[str, Any], network: str) -> None:
+def sysctls_of(noted: dict[str, Any]) -> dict[str, str]:
+    """Sysctls by name as they were, from a backup, which somebody may have edited."""
+    found = {}
+    sysctls = noted.get("sysctl")
+    for name, value in sysctls.items() if isinstance(sysctls, dict) else ():
+        try:
+            if path_in_net(f"net/{name}", "") == name:
+                found[name] = str(value)
+        except CniError:
+            continue
+    return found
+
+
+def written_of(noted: dict[str, Any]) -> dict[str, list[str]]:
+    """By sysctl, the values that ADD has set, the last one last; of an older backup none."""
+    written = noted.get("written")
+    if not isinstance(written, dict):
+        return {}
+    return {
+        name: [value for value in values if isinstance(value, str)]
+        for name, values in written.items()
+        if isinstance(values, list)
+    }
+
+
+def since(noted: dict[str, Any]) -> float:
+    """When the attachment was first made; 0 when an older backup does not say."""
+    found = noted.get("since")
+    return found if isinstance(found, int | float) else 0
+
+
+def save(
+    path: str,
+    before: dict[str, Any],
+    network: str,
+    container_id: str = "",
+    sysctls: dict[str, str] | None = None,
+) -> None:
     """Note what there is before anything changes. Raises CniError 5.
 
-    What an earlier ADD noted stays: that was before any change of ours.
+    What an earlier ADD noted stays: that was before any change of ours. sysctls: what they are
+    going to be.
     """
-    from libcni.jsontext import dumps
-
     earlier = load(path)
-    sysctls = {**before.pop("sysctl", {}), **earlier.pop("sysctl", {})}
     document = {**before, **earlier, "network": network}
     if sysctls:
-        document["sysctl"] = sysctls
+        document["sysctl"] = {**before.get("sysctl", {}), **sysctls_of(earlier)}
+        document["container"] = container_id
+        document.setdefault("since", monotonic())
+        written = document["written"] = written_of(earlier)
+        for name, value in sysctls.items():
+            others = [other for other in written.get(name, ()) if other != value]
+            written[name] = [*others, value]
+    replace(path, document)
+
+
+def replace(path: str, document: dict[str, Any]) -> None:
+    """Write a backup whole. Raises CniError 5."""
+    from libcni.jsontext import dumps
+
     directory = path.rpartition("/")[0]
     try:
         ensure_directory(directory)
