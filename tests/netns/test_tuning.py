@@ -494,3 +494,15 @@ def test_sysctls_need_no_interface(container: Netns, run_plugin: Runner) -> None
     run_plugin("tuning", "CHECK", both, netns=container, ifname="net1").failed(103, "net1")
     own = config(container, sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
     run_plugin("tuning", "ADD", own, netns=container, ifname="net1").failed(7, "conf/net1")
+
+
+def test_a_sysctl_that_can_only_be_written(container: Netns, run_plugin: Runner) -> None:
+    """There is nothing to restore and nothing to compare; what is beside it counts."""
+    before = sysctl(container, "core/somaxconn")
+    both = {"net.ipv4.route.flush": "1", "net.core.somaxconn": "500"}
+    document = config(container, sysctl=both)
+    run_plugin("tuning", "ADD", document, netns=container).result()
+    assert json.loads(FILE.read_text())["sysctl"] == {"core/somaxconn": before}
+    run_plugin("tuning", "CHECK", document, netns=container).succeeded()
+    run_plugin("tuning", "DEL", document, netns=container).succeeded()
+    assert sysctl(container, "core/somaxconn") == before

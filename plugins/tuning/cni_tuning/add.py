@@ -34,7 +34,8 @@ def add(request: Request) -> Result:
         noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
     path = backup.path_of(data_directory(request.config), request.attachment)
     request.undo.push(restore, request, path)
-    backup.save(path, noted, request.network, request.container_id, config.sysctls)
+    kept = {name: config.sysctls[name] for name in noted.get("sysctl", ())}
+    backup.save(path, noted, request.network, request.container_id, kept)
     if config.sysctls:
         shown = interface.write_sysctls(namespace, config.sysctls)
         if shown:

@@ -25,12 +25,18 @@ def find_interface(namespace: Namespace, ifname: str) -> tuple[Socket, Link | No
 
 
 def read_sysctls(namespace: Namespace, names: list[str]) -> dict[str, str]:
-    """Values by name. Raises CniError 7 for one that does not exist there."""
+    """Values by name, without those that can only be written, such as ipv4/route/flush.
+
+    Raises CniError 7 for one that does not exist there.
+    """
     found = {}
     with Inside(namespace):
         for name in names:
             try:
                 found[name] = sysctl.read(name)
+            except PermissionError:
+                # Not even root: writing does something, and there is no value to go back to.
+                continue
             except OSError as error:
                 import posix
 
