@@ -45,6 +45,7 @@ _READER = Reader(
     "TCA_KIND",
     "TCA_OPTIONS",
     "TCA_TBF_PARMS",
+    "TCA_TBF_RATE64",
     "TCA_U32_ACT",
     "TCA_ACT_KIND",
     "TCA_ACT_OPTIONS",
@@ -91,14 +92,16 @@ def token_bucket(rate: int, burst: int, latency: float) -> TokenBucket:
 
 def new_token_bucket(index: int, bucket: TokenBucket) -> Message:
     """Make a link send at most so much; in the place of the bucket it may have. Idempotent."""
-    values = (0, _ETHERNET, 0, 0, 0, bucket.rate, 0, 0, 0, 0, 0, 0)
-    parameters = (*values, bucket.limit, bucket.buffer, 0)
+    values = (0, _ETHERNET, 0, 0, 0, min(bucket.rate, _LARGEST), 0, 0, 0, 0, 0, 0)
+    options: dict[str, Any] = {"TCA_TBF_PARMS": (*values, bucket.limit, bucket.buffer, 0)}
+    if bucket.rate > _LARGEST:
+        options["TCA_TBF_RATE64"] = bucket.rate
     return _message(
         _NEW_QDISC,
         CHANGE | NLM_F_CREATE | NLM_F_REPLACE,
         f"limit link {index} to {bucket.rate} B/s",
         (index, _ROOT_HANDLE, ROOT, 0),
-        {"TCA_KIND": "tbf", "TCA_OPTIONS": {"TCA_TBF_PARMS": parameters}},
+        {"TCA_KIND": "tbf", "TCA_OPTIONS": options},
     )
 
 
@@ -147,9 +150,11 @@ def find_token_bucket(sock: Socket, index: int) -> TokenBucket | None:
     """The token bucket at a link's root, None if another qdisc is there. Raises NetlinkError."""
     for parent, values in _dump_qdiscs(sock, index):
         if parent == ROOT and values.get("TCA_KIND") == "tbf":
-            parameters = _nest(values, "TCA_OPTIONS").get("TCA_TBF_PARMS")
+            options = _nest(values, "TCA_OPTIONS")
+            parameters = options.get("TCA_TBF_PARMS")
             if parameters:
-                return TokenBucket(parameters[5], parameters[13], parameters[12])
+                rate = options.get("TCA_TBF_RATE64", parameters[5])
+                return TokenBucket(rate, parameters[13], parameters[12])
     return None
 
 

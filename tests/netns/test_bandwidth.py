@@ -186,6 +186,31 @@ def test_an_earlier_add_is_replaced(pod: Pod) -> None:
     pod.call("DEL", config).succeeded()
 
 
+@pytest.mark.parametrize(
+    ("rate", "burst"),
+    [(8 * (2**32 - 1), 0), (8 * 2**32, 0), (40_000 * MEGABIT, 80 * MEGABIT), (8 * (2**58 - 1), 0)],
+)
+def test_rates_that_32_bits_do_not_hold(pod: Pod, rate: int, burst: int) -> None:
+    """From 34 Gbit/s on; CHECK tells such rates from one another, and traffic passes."""
+    config = pod.config(ingressRate=rate, ingressBurst=burst, egressRate=rate, egressBurst=burst)
+    pod.call("ADD", config).result()
+    for name in ("hostend", IFB):
+        assert pod.qdiscs(name)["tbf"]["options"]["rate"] == rate // 8
+    pod.call("CHECK", config).succeeded()
+    pod.netns.run("ping", "-c", "1", "-w", "5", "10.9.0.1")
+    other = pod.config(ingressRate=rate + 8 if rate < 2**40 else rate - 8, ingressBurst=burst)
+    pod.call("CHECK", other).failed(103, f"found rate {rate} bit/s")
+    pod.call("DEL", config).succeeded()
+
+
+def test_a_high_rate_of_go_s(pod: Pod) -> None:
+    rates = {f"{way}Rate": 40_000 * MEGABIT for way in ("ingress", "egress")}
+    config = pod.config(**rates, ingressBurst=80 * MEGABIT, egressBurst=80 * MEGABIT)
+    pod.call("ADD", config, bin_dir=GO_BIN_DIR).result()
+    pod.call("CHECK", config).succeeded()
+    pod.call("DEL", config).succeeded()
+
+
 BREAKAGES: dict[str, tuple[str, str]] = {
     "root": ("tc qdisc replace dev hostend root pfifo",
              "qdisc of hostend: expected tbf with rate 8000000 bit/s, burst 800000 bit, 125000 "

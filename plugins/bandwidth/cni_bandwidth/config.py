@@ -18,8 +18,11 @@ _NO_BURST = ((1 << 31) - 1, (1 << 32) - 1)
 #: A burst that was not given is what the rate sends in this many seconds, and at least what the
 #: kernel may hand over as one packet, bytes.
 _BURST_SECONDS, _BURST_LEAST = 0.1, 65536
-#: Bytes/s and bytes that the kernel's 32 bits hold.
+#: Bytes that the kernel's 32 bits hold.
 _LARGEST = (1 << 32) - 1
+#: Bytes/s: net/sched/sch_tbf.c multiplies them, in 64 bits, by what the bucket holds in ns, and
+#: that is at least a tick of 64.
+_FASTEST = (1 << 58) - 1
 
 
 class Limit:
@@ -31,8 +34,11 @@ class Limit:
         """direction: begins the keys in messages. Raises CniError 7."""
         if not rate:
             raise _invalid(f"{direction}Burst is {burst}, but {direction}Rate is not given")
-        if rate // 8 > _LARGEST:
-            raise _invalid(f"{direction}Rate {rate} is more than 34 Gbit/s, the kernel's limit")
+        if rate // 8 > _FASTEST:
+            raise _invalid(
+                f"{direction}Rate {rate} is more than {_FASTEST * 8} bit/s, which the kernel's "
+                "arithmetic cannot do"
+            )
         if rate < 8:
             raise _invalid(f"{direction}Rate {rate} is less than one byte a second")
         if burst not in _NO_BURST and burst // 8 >= _LARGEST:
@@ -43,7 +49,8 @@ class Limit:
     def bucket(self) -> TokenBucket:
         """The token bucket of this limit."""
         rate = self.rate // 8
-        burst = self.burst // 8 or max(int(rate * _BURST_SECONDS), _BURST_LEAST)
+        fitting = min(max(int(rate * _BURST_SECONDS), _BURST_LEAST), _LARGEST - 1)
+        burst = self.burst // 8 or fitting
         return token_bucket(rate, burst, _LATENCY)
 
 
