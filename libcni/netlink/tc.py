@@ -30,8 +30,9 @@ _NEW_FILTER, _GET_FILTER = 44, 46
 #: Parents, and the handles by which the reference's qdiscs are known.
 ROOT, INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 _ROOT_HANDLE, INGRESS_HANDLE = 0x00010000, 0xFFFF0000
-#: Priority 1, and ETH_P_ALL in network byte order.
-_FIRST_OF_ALL = 1 << 16 | 0x0300
+#: ETH_P_ALL in network byte order; with priority 1.
+_ALL = 0x0300
+_FIRST_OF_ALL = 1 << 16 | _ALL
 _TICK = 64
 _LARGEST = (1 << 32) - 1
 #: TC_LINKLAYER_ETHERNET: the kernel then needs no table of transmission times.
@@ -44,6 +45,7 @@ _STOLEN, _REDIRECT = 4, 1
 _READER = Reader(
     "TCA_KIND",
     "TCA_OPTIONS",
+    "TCA_U32_SEL",
     "TCA_TBF_PARMS",
     "TCA_TBF_RATE64",
     "TCA_U32_ACT",
@@ -171,8 +173,11 @@ def has_ingress(sock: Socket, index: int) -> bool:
     return any(parent == INGRESS for parent, _ in _dump_qdiscs(sock, index))
 
 
-def redirections(sock: Socket, index: int) -> list[int]:
-    """The links to which filters of the link's ingress qdisc redirect. Raises NetlinkError."""
+def redirections(sock: Socket, index: int, entire: bool = False) -> list[int]:
+    """The links to which filters of the link's ingress qdisc redirect. Raises NetlinkError.
+
+    entire: only of the filters that pass nothing over.
+    """
     message = _message(
         _GET_FILTER,
         NLM_F_REQUEST,
@@ -182,12 +187,21 @@ def redirections(sock: Socket, index: int) -> list[int]:
     )
     found = []
     for body in sock.dump(message):
-        values = _READER.read(TRAFFIC_ATTRIBUTES, body, 20)
-        for action in _nest(values, "TCA_OPTIONS").get("TCA_U32_ACT") or ():
+        options = _nest(_READER.read(TRAFFIC_ATTRIBUTES, body, 20), "TCA_OPTIONS")
+        if entire and not (fields("=I", body, 16)[0] & 0xFFFF == _ALL and _is_entire(options)):
+            continue
+        for action in options.get("TCA_U32_ACT") or ():
             parameters = _nest(action, "TCA_ACT_OPTIONS").get("TCA_MIRRED_PARMS")
             if parameters and parameters[5] == _REDIRECT:
                 found.append(parameters[6])
     return found
+
+
+def _is_entire(options: dict[str, Any]) -> bool:
+    """True when the keys of a u32 filter, struct tc_u32_key behind a struct tc_u32_sel, have no
+    mask, and what they match goes no further (TC_U32_TERMINAL)."""
+    selector: bytes = options.get("TCA_U32_SEL") or b""
+    return selector[:1] == _MATCH_ALL[:1] and not any(selector[16:])
 
 
 def _nest(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -204,8 +205,12 @@ def test_rates_that_32_bits_do_not_hold(pod: Pod, rate: int, burst: int) -> None
 
 
 def test_a_high_rate_of_go_s(pod: Pod) -> None:
-    rates = {f"{way}Rate": 40_000 * MEGABIT for way in ("ingress", "egress")}
-    config = pod.config(**rates, ingressBurst=80 * MEGABIT, egressBurst=80 * MEGABIT)
+    config = pod.config(
+        ingressRate=40_000 * MEGABIT,
+        ingressBurst=80 * MEGABIT,
+        egressRate=40_000 * MEGABIT,
+        egressBurst=80 * MEGABIT,
+    )
     pod.call("ADD", config, bin_dir=GO_BIN_DIR).result()
     pod.call("CHECK", config).succeeded()
     pod.call("DEL", config).succeeded()
@@ -219,6 +224,17 @@ BREAKAGES: dict[str, tuple[str, str]] = {
              "found rate 9000000 bit/s"),
     "ingress": ("tc qdisc delete dev hostend ingress", "ingress qdisc of hostend"),
     "filter": ("tc filter delete dev hostend ingress", "redirection of what hostend receives"),
+    "filter for one address": (
+        "sh -c 'tc filter delete dev hostend ingress; tc filter add dev hostend ingress "
+        "protocol all prio 1 u32 match ip dst 1.2.3.4/32 action mirred egress redirect dev "
+        f"{IFB}'",
+        "of a part of it"),
+    "filter for one protocol": (
+        "sh -c 'tc filter delete dev hostend ingress; tc filter add dev hostend ingress "
+        "protocol ip prio 1 u32 match u32 0 0 action mirred egress redirect dev "
+        f"{IFB}'",
+        "of a part of it"),
+    "ifb MTU": (f"ip link set {IFB} mtu 1400", f"MTU of {IFB}: expected 1500, found 1400"),
     "ifb": (f"ip link delete {IFB}", "ifb device"),
     "ifb down": (f"ip link set {IFB} down", "up, found down"),
     "ifb rate": (f"tc qdisc delete dev {IFB} root", f"qdisc of {IFB}"),
@@ -231,7 +247,7 @@ def test_check_notices(pod: Pod, name: str) -> None:
     config = pod.config(**BOTH)
     pod.call("ADD", config).result()
     pod.call("CHECK", config).succeeded()
-    pod.host.run(*damage.split())
+    pod.host.run(*shlex.split(damage))
     pod.call("CHECK", config).failed(103, words)
     pod.call("DEL", config).succeeded()
 
