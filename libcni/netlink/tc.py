@@ -150,7 +150,7 @@ def delete_qdisc(index: int, parent: int) -> Message:
 
 def find_token_bucket(sock: Socket, index: int) -> TokenBucket | None:
     """The token bucket at a link's root, None if another qdisc is there. Raises NetlinkError."""
-    for parent, values in _dump_qdiscs(sock, index):
+    for parent, _, values in _dump_qdiscs(sock, index):
         if parent == ROOT and values.get("TCA_KIND") == "tbf":
             options = _nest(values, "TCA_OPTIONS")
             parameters = options.get("TCA_TBF_PARMS")
@@ -160,9 +160,18 @@ def find_token_bucket(sock: Socket, index: int) -> TokenBucket | None:
     return None
 
 
+def has_own_bucket(sock: Socket, index: int) -> bool:
+    """True when the qdisc at a link's root is a token bucket as `new_token_bucket` makes it, and
+    the reference: by its handle, which the kernel gives to none by itself. Raises NetlinkError."""
+    return any(
+        parent == ROOT and handle == _ROOT_HANDLE and values.get("TCA_KIND") == "tbf"
+        for parent, handle, values in _dump_qdiscs(sock, index)
+    )
+
+
 def root_qdisc(sock: Socket, index: int) -> str:
     """The kind of qdisc at a link's root, as tc calls it; "" for none. Raises NetlinkError."""
-    for parent, values in _dump_qdiscs(sock, index):
+    for parent, _, values in _dump_qdiscs(sock, index):
         if parent == ROOT:
             return values.get("TCA_KIND") or ""
     return ""
@@ -170,7 +179,7 @@ def root_qdisc(sock: Socket, index: int) -> str:
 
 def has_ingress(sock: Socket, index: int) -> bool:
     """True when the link has an ingress qdisc. Raises NetlinkError."""
-    return any(parent == INGRESS for parent, _ in _dump_qdiscs(sock, index))
+    return any(parent == INGRESS for parent, _, _ in _dump_qdiscs(sock, index))
 
 
 def redirections(sock: Socket, index: int, entire: bool = False) -> list[int]:
@@ -210,17 +219,17 @@ def _nest(values: dict[str, Any], name: str) -> dict[str, Any]:
     return nest if nest.__class__ is dict else {}
 
 
-def _dump_qdiscs(sock: Socket, index: int) -> list[tuple[int, dict[str, Any]]]:
-    """(parent, attributes) of each qdisc of a link."""
+def _dump_qdiscs(sock: Socket, index: int) -> list[tuple[int, int, dict[str, Any]]]:
+    """(parent, handle, attributes) of each qdisc of a link."""
     message = _message(
         _GET_QDISC, NLM_F_REQUEST, f"list qdiscs of link {index}", (index, 0, 0, 0), {}
     )
     found = []
     for body in sock.dump(message):
-        link, _, parent = fields("=iII", body, 4)
+        link, handle, parent = fields("=iII", body, 4)
         # A kernel without strict checking lists those of all links.
         if link == index:
-            found.append((parent, _READER.read(TRAFFIC_ATTRIBUTES, body, 20)))
+            found.append((parent, handle, _READER.read(TRAFFIC_ATTRIBUTES, body, 20)))
     return found
 
 

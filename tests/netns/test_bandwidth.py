@@ -216,6 +216,46 @@ def test_a_high_rate_of_go_s(pod: Pod) -> None:
     pod.call("DEL", config).succeeded()
 
 
+@pytest.mark.parametrize("after", [{"ingressRate": MEGABIT}, {"egressRate": MEGABIT}, {}])
+@pytest.mark.parametrize("before", [BOTH, {"ingressRate": MEGABIT}, {"egressRate": MEGABIT}])
+def test_a_limit_that_is_not_wanted_any_more(
+    pod: Pod, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """It is gone, and what it took: what stays is what the later ADD alone would have made."""
+    pod.call("ADD", pod.config(**after)).result()
+    alone = set(pod.qdiscs("hostend")), IFB in pod.host.link_names()
+    pod.call("DEL", pod.config(**after)).succeeded()
+    pod.call("ADD", pod.config(**before)).result()
+    config = pod.config(**after)
+    result = pod.call("ADD", config).result()
+    assert (set(pod.qdiscs("hostend")), IFB in pod.host.link_names()) == alone
+    assert (IFB in [entry["name"] for entry in result["interfaces"]]) == alone[1]
+    pod.call("CHECK", config).succeeded()
+    pod.call("DEL", config).succeeded()
+
+
+def test_no_limits_leave_the_qdiscs_of_others(pod: Pod) -> None:
+    bucket = ["root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "25ms"]
+    pod.host.run("tc", "qdisc", "add", "dev", "hostend", *bucket)
+    pod.host.run("tc", "qdisc", "add", "dev", "hostend", "ingress")
+    pod.call("ADD", pod.config()).result()
+    assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+
+
+def test_no_limits_need_no_veth(pod: Pod) -> None:
+    """Another interface is handed on; a bucket on a device that prevResult names is not ours."""
+    pod.host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "switch")
+    pod.host.run("tc", "qdisc", "add", "dev", "uplink", "root", "handle", "1:", "tbf",
+                 "rate", "1mbit", "burst", "10k", "latency", "25ms")  # fmt: skip
+    config = pod.config()
+    config["prevResult"]["interfaces"][0]["name"] = "uplink"
+    config["prevResult"]["interfaces"] += [{"name": "x" * 200}, {"name": "\0"}, {"name": ""}]
+    for ifname in ("eth0", "eth7"):
+        pod.call("ADD", config, ifname=ifname).result()
+        pod.call("DEL", config, ifname=ifname).succeeded()
+    assert "tbf" in pod.qdiscs("uplink")
+
+
 BREAKAGES: dict[str, tuple[str, str]] = {
     "root": ("tc qdisc replace dev hostend root pfifo",
              "qdisc of hostend: expected tbf with rate 8000000 bit/s, burst 800000 bit, 125000 "
