@@ -303,12 +303,44 @@ def test_delete_takes_the_qdiscs_off_the_veth(pod: Pod) -> None:
 
 
 def test_delete_leaves_the_qdiscs_of_others(pod: Pod) -> None:
-    """A bucket that this configuration never asked for, an ingress that leads elsewhere."""
+    """A bucket that is none of ours, whatever is configured; an ingress that leads elsewhere."""
     bucket = ["root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "25ms"]
     pod.host.run("tc", "qdisc", "add", "dev", "hostend", *bucket)
     pod.host.run("tc", "qdisc", "add", "dev", "hostend", "ingress")
-    pod.call("DEL", pod.config(egressRate=MEGABIT)).succeeded()
-    assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+    for keys in ({"egressRate": MEGABIT}, BOTH):
+        pod.call("DEL", pod.config(**keys)).succeeded()
+        assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+
+
+@pytest.mark.parametrize("keys", [BOTH, {"ingressRate": MEGABIT}, {"egressRate": MEGABIT}])
+def test_delete_by_identity_alone(pod: Pod, keys: dict[str, Any]) -> None:
+    """What runtimeConfig said at ADD is not known at DEL; the veth may well stay."""
+    pod.call("ADD", pod.config(runtimeConfig={"bandwidth": keys})).result()
+    bare = {"cniVersion": "1.0.0", "name": "pods", "type": "bandwidth"}
+    for _ in range(2):
+        pod.call("DEL", bare).succeeded()
+        assert set(pod.qdiscs("hostend")) == {"noqueue"}
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_delete_without_the_path_of_the_namespace(pod: Pod, number: int) -> None:
+    """A veth that one of our plugins made is found by its name and alias; a stranger's, of the
+    same name, is left alone."""
+    name = ATTACHMENT.host_veth_names()[number]
+    pod.host.run("ip", "link", "set", "hostend", "down")
+    pod.host.run("ip", "link", "set", "hostend", "name", name, "alias", ATTACHMENT.alias, "up")
+    config = pod.config(**BOTH)
+    config["prevResult"]["interfaces"][0]["name"] = name
+    pod.call("ADD", config).result()
+    bare = {"cniVersion": "1.0.0", "name": "pods", "type": "bandwidth"}
+    pod.host.run("ip", "link", "set", name, "alias", "somebody's")
+    pod.call("DEL", bare, netns="").succeeded()
+    assert "tbf" in pod.qdiscs(name)
+    pod.call("DEL", bare).succeeded()
+    pod.host.run("ip", "link", "set", name, "alias", ATTACHMENT.alias)
+    pod.call("ADD", config).result()
+    pod.call("DEL", bare, netns="").succeeded()
+    assert set(pod.qdiscs(name)) == {"noqueue"}
 
 
 @pytest.mark.parametrize("missing", ["prevResult", "namespace", "path", "configuration"])
@@ -367,7 +399,7 @@ def test_delete_goes_on_after_a_failure(pod: Pod, monkeypatch: pytest.MonkeyPatc
     def fail(*args: object) -> None:
         raise failure
 
-    monkeypatch.setattr(tc, "find_token_bucket", fail)
+    monkeypatch.setattr(tc, "has_own_bucket", fail)
     with pytest.raises(NetlinkError, match="list qdiscs"):
         delete(request)
     assert IFB not in pod.host.link_names()
@@ -380,7 +412,7 @@ def test_delete_without_limits_looks_at_no_qdisc(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[object] = []
-    for name in ("find_token_bucket", "redirections"):
+    for name in ("has_own_bucket", "redirections"):
         monkeypatch.setattr(tc, name, lambda *args: looked.append(args))
     config = pod.config()
     delete(Request("DEL", "bandwidth", config, "1.0.0", ATTACHMENT, pod.netns.path))
@@ -510,6 +542,14 @@ def _decoded(message: Any) -> Any:
     made = tcmsg(header + message.body)
     made.decode()
     return made
+
+
+def test_a_key_that_is_given_goes_before_runtimeconfig() -> None:
+    """Also one that says 0, as in Go: the configuration then wants no limit."""
+    asked = {"runtimeConfig": {"bandwidth": {"ingressRate": 8 * MEGABIT}}}
+    for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
+        assert limits_of({key: 0, **asked}) == (None, None)
+    assert limits_of(asked)[0] is not None
 
 
 def test_refusals_are_errors() -> None:

@@ -58,32 +58,17 @@ def limits_of(document: dict[str, Any]) -> tuple[Limit | None, Limit | None]:
     """What the container may receive, and what it may send; None for no limit.
 
     The keys of the configuration go before those of runtimeConfig.bandwidth, if any of the
-    former is given. Raises CniError 7 naming the key.
+    former is given, be it as 0. Raises CniError 7 naming the key.
     """
     keys = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
     given = document
-    if not any(document.get(key) for key in keys):
-        given = _object(_object(document, "runtimeConfig"), "bandwidth")
-    ingress_rate, ingress_burst, egress_rate, egress_burst = (_bits(given, key) for key in keys)
+    if not any(key in document for key in keys):
+        given = (document.get("runtimeConfig") or {}).get("bandwidth") or {}
+    ingress_rate, ingress_burst, egress_rate, egress_burst = (given.get(key, 0) for key in keys)
     return (
         _limit(ingress_rate, ingress_burst, "ingress"),
         _limit(egress_rate, egress_burst, "egress"),
     )
-
-
-def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
-    value = document.get(key) or {}
-    if not isinstance(value, dict):
-        raise _invalid(f"{key} is {value!r}, which is no object")
-    return value
-
-
-def _bits(given: dict[str, Any], key: str) -> int:
-    # DEL asks too, whose configuration nobody has checked.
-    value = given.get(key) or 0
-    if not isinstance(value, int):
-        raise _invalid(f"{key} is {value!r}, which is no number of bits")
-    return value
 
 
 def _limit(rate: int, burst: int, direction: str) -> Limit | None:
