@@ -325,7 +325,8 @@ def test_what_is_refused_keeps_nothing_else_from_coming_back(
 
 
 def test_gc_keeps_what_is_valid(host: Host, run_plugin: Runner) -> None:
-    """And other networks' files, and those of Go's, which do not say whose they are."""
+    """And other networks' files, and those of Go's, which do not say whose they are. What is
+    damaged is of no use to anybody, unless it is valid or no file of ours."""
     DATA.mkdir(parents=True, exist_ok=True)
     files = {
         "a_eth0.json": {"mac": MAC, "network": "net"},
@@ -335,11 +336,20 @@ def test_gc_keeps_what_is_valid(host: Host, run_plugin: Runner) -> None:
     }
     for name, noted in files.items():
         (DATA / name).write_text(json.dumps(noted))
+    for name in ("e_eth0.json", "f_g_eth_0.json", "a_eth1.json", "_eth0.json", "notes.json",
+                 "h_.json", "i_averylongifname1.json", "j_eth0.txt"):  # fmt: skip
+        (DATA / name).write_text('{"mac')
+    (DATA / "k_eth0.json").write_text("[]")
+    (DATA / "l_eth0.json").mkdir()
     document = {"cniVersion": "1.1.0", "name": "net", "type": "tuning"}
     run_plugin("tuning", "GC", document).failed(7, "cni.dev/valid-attachments")
-    valid = [{"containerID": "a", "ifname": "eth0"}]
+    valid = [{"containerID": "a", "ifname": name} for name in ("eth0", "eth1")]
     run_plugin("tuning", "GC", {**document, "cni.dev/valid-attachments": valid}).succeeded()
-    assert {path.name for path in DATA.iterdir()} == {"a_eth0.json", "c_eth0.json", "d_eth0.json"}
+    (DATA / "l_eth0.json").rmdir()
+    assert {path.name for path in DATA.iterdir()} == {
+        *("a_eth0.json", "c_eth0.json", "d_eth0.json", "a_eth1.json"),
+        *("_eth0.json", "notes.json", "h_.json", "i_averylongifname1.json", "j_eth0.txt"),
+    }
     for path in DATA.iterdir():
         path.unlink()
 

@@ -18,6 +18,7 @@ from time import monotonic
 from cni_tuning.config import path_of as path_in_net
 from libcni.attachment import Attachment
 from libcni.fs import ensure_directory, io_error, read_file, remove_file, write_atomic
+from libcni.skel.env import check_ifname, is_identifier
 from libcni.types.errors import CniError
 
 TYPE_CHECKING = False
@@ -35,13 +36,21 @@ def path_of(directory: str, attachment: Attachment) -> str:
 def load(path: str) -> dict[str, Any]:
     """What an earlier ADD noted; empty when there is nothing, or nothing that can be read: a
     file that was cut short must not keep a DEL from succeeding."""
+    try:
+        return _read(path) or {}
+    except OSError:
+        return {}
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """What a file says, None when it is damaged. Raises OSError."""
     from libcni.jsontext import loads
 
     try:
         document = loads(read_file(path), path)
-    except (OSError, CniError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    except CniError:
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def sysctls_of(noted: dict[str, Any]) -> dict[str, str]:
@@ -125,7 +134,8 @@ def remove(path: str) -> None:
 def stale(directory: str, network: str, valid: set[tuple[str, str]]) -> list[str]:
     """The files of this network's attachments that are not valid any more.
 
-    Go's files do not say their network and are left alone. Raises CniError 5.
+    Go's files do not say their network and are left alone. A damaged one says nothing that any
+    DEL could use: it goes whosever it was, if its name is an attachment's. Raises CniError 5.
     """
     try:
         names = posix.listdir(directory)
@@ -134,10 +144,35 @@ def stale(directory: str, network: str, valid: set[tuple[str, str]]) -> list[str
     except OSError as error:
         raise io_error(error, "list", directory) from None
     keep = {f"{container_id}_{ifname}{_SUFFIX}" for container_id, ifname in valid}
-    return [
-        f"{directory}/{name}"
-        for name in names
-        if name.endswith(_SUFFIX)
-        and name not in keep
-        and load(f"{directory}/{name}").get("network") == network
-    ]
+    found = []
+    for name in names:
+        if name in keep or not _names_attachment(name):
+            continue
+        path = f"{directory}/{name}"
+        try:
+            noted = _read(path)
+        except OSError:
+            # A directory, or a disk that fails: not known to be damaged.
+            continue
+        if noted is None or noted.get("network") == network:
+            found.append(path)
+    return found
+
+
+def _names_attachment(name: str) -> bool:
+    """True for <containerID>_<ifname>.json, both of which may have a "_" in them."""
+    if not name.endswith(_SUFFIX):
+        return False
+    words = name[: -len(_SUFFIX)].split("_")
+    return any(
+        is_identifier("_".join(words[:count])) and _is_ifname("_".join(words[count:]))
+        for count in range(1, len(words))
+    )
+
+
+def _is_ifname(text: str) -> bool:
+    try:
+        check_ifname(text)
+    except CniError:
+        return False
+    return bool(text)
