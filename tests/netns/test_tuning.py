@@ -268,8 +268,16 @@ def test_the_administrator_s_list(container: Netns, run_plugin: Runner) -> None:
             run_plugin("tuning", verb, bad, netns=container).failed(
                 7, "net.ipv4.conf.IFNAME.arp_filter is not allowed", "^net.core.somax"
             )
-        path.write_text("(")
-        run_plugin("tuning", "ADD", fine, netns=container).failed(7, "allowlist.conf", "'('")
+        path.write_text("^net\\.core\\.[[:alnum:]]+\\z\n")
+        listed = run_plugin("tuning", "ADD", fine, netns=container)
+        assert listed.result() and not listed.stderr
+        run_plugin("tuning", "ADD", bad, netns=container).failed(7, "is not allowed")
+        run_plugin("tuning", "DEL", fine, netns=container).succeeded()
+        for expression in ("(", r"\pL"):
+            path.write_text(f"{expression}\n")
+            run_plugin("tuning", "ADD", fine, netns=container).failed(
+                7, "allowlist.conf", repr(expression)
+            )
     finally:
         path.unlink()
         path.parent.rmdir()

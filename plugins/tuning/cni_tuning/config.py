@@ -110,20 +110,26 @@ def _refuse_unlisted(wanted: dict[str, str]) -> None:
     from libcni.boot import full_boot
 
     full_boot()
-    import re
+    from cni_tuning.re2 import matches
 
     expressions = [line.strip() for line in lines if line.strip()]
     for key in wanted:
-        try:
-            if any(re.search(expression, key) for expression in expressions):
-                continue
-        except re.error as error:
-            raise invalid(f"{ALLOWLIST}: {error.pattern!r} is no regular expression") from None
-        raise invalid(
-            f"Sysctl {key} is not allowed. Only the following sysctls are allowed: "
-            f"[{' '.join(expressions)}]",
-            f"the list is {ALLOWLIST}",
-        )
+        for expression in expressions:
+            try:
+                if matches(expression, key):
+                    break
+            except ValueError as error:
+                raise invalid(
+                    f"{ALLOWLIST}: {expression!r} is no regular expression: {error}",
+                    "its syntax is RE2's (github.com/google/re2/wiki/Syntax); README.md says "
+                    "what of it is not supported",
+                ) from None
+        else:
+            raise invalid(
+                f"Sysctl {key} is not allowed. Only the following sysctls are allowed: "
+                f"[{' '.join(expressions)}]",
+                f"the list is {ALLOWLIST}",
+            )
 
 
 def _refuse_duplicates(
