@@ -254,6 +254,33 @@ def test_duplicate_sysctls(container: Netns, run_plugin: Runner) -> None:
     run_plugin("tuning", "DEL", both, netns=container).succeeded()
 
 
+def test_two_spellings_of_one_sysctl(container: Netns, run_plugin: Runner) -> None:
+    """They are one: args go before the key, and one object cannot ask for two values."""
+    one, other = "net.core.somaxconn", "net/core/somaxconn"
+    for spellings in ((one, other), (other, one)):
+        both = config(
+            container,
+            sysctl={spellings[0]: "111"},
+            args={"cni": {"sysctl": {spellings[1]: "222"}}},
+        )
+        run_plugin("tuning", "ADD", both, netns=container).result()
+        assert sysctl(container, "core/somaxconn") == "222"
+        run_plugin("tuning", "CHECK", both, netns=container).succeeded()
+        run_plugin("tuning", "DEL", both, netns=container).succeeded()
+    for wanted in (
+        {one: "111", other: "222"},
+        {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.eth0.arp_filter": "0"},
+    ):
+        for keys in ({"sysctl": wanted}, {"args": {"cni": {"sysctl": wanted}}}):
+            for verb in ("ADD", "STATUS"):
+                run_plugin("tuning", verb, config(container, **keys), netns=container).failed(
+                    7, *wanted
+                )
+    agreed = config(container, sysctl={one: "111", other: "111"})
+    run_plugin("tuning", "ADD", agreed, netns=container).result()
+    run_plugin("tuning", "DEL", agreed, netns=container).succeeded()
+
+
 def test_the_administrator_s_list(container: Netns, run_plugin: Runner) -> None:
     """Matched anywhere in the name, as in Go; STATUS says it before any pod does."""
     path = pathlib.Path("/etc/cni/tuning/allowlist.conf")

@@ -50,12 +50,13 @@ class Config:
         self.allmulticast: bool | None = given("allmulti", None)
         self.txqlen: int | None = given("txQLen", None)
         _refuse_duplicates(request, document, arguments)
-        wanted = {**(document.get("sysctl") or {}), **(arguments.get("sysctl") or {})}
-        if wanted:
-            _refuse_unlisted(wanted)
+        sources = [document.get("sysctl") or {}, arguments.get("sysctl") or {}]
+        if any(sources):
+            _refuse_unlisted({**sources[0], **sources[1]})
         # STATUS is asked without an interface.
         ifname = request.ifname or "eth0"
-        self.sysctls = {path_of(key, ifname): value for key, value in sorted(wanted.items())}
+        by_path = [_by_path(source, ifname) for source in sources]
+        self.sysctls: dict[str, str] = dict(sorted({**by_path[0], **by_path[1]}.items()))
 
     @property
     def has_link_changes(self) -> bool:
@@ -94,6 +95,23 @@ def path_of(key: str, ifname: str) -> str:
         else:
             return name
     raise invalid(f'invalid net sysctl key: "{key}"', 'it has to be below "net", as in net.core')
+
+
+def _by_path(wanted: dict[str, str], ifname: str) -> dict[str, str]:
+    """Values by path. Raises CniError 7 for one sysctl that is spelled in two ways and is to have
+    two values, or that is none."""
+    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for key, value in wanted.items():
+        path = path_of(key, ifname)
+        if found.setdefault(path, value) != value:
+            raise invalid(
+                f'sysctl keys "{keys[path]}" and "{key}" are one, and have different values: '
+                f"{found[path]} and {value}",
+                "remove one of them",
+            )
+        keys[path] = key
+    return found
 
 
 def _refuse_unlisted(wanted: dict[str, str]) -> None:
