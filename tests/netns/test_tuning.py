@@ -229,6 +229,29 @@ def test_what_is_refused_changes_nothing(
     assert not FILE.exists()
 
 
+@pytest.mark.parametrize("place", ["mtu", "args"])
+def test_an_mtu_that_takes_ipv6_away(container: Netns, run_plugin: Runner, place: str) -> None:
+    """Refused where prevResult gives the interface an IPv6 address, which would vanish."""
+    keys = {"mtu": 1279} if place == "mtu" else {"args": {"cni": {"mtu": 1279}}}
+    container.run("ip", "address", "add", "fd00::3/64", "dev", "eth0", "nodad")
+    document = config(container, **keys)
+    ips = document["prevResult"]["ips"]
+    ips.append({"address": "fd00::3/64", "interface": 1})
+    run_plugin("tuning", "ADD", document, netns=container).failed(7, "mtu 1279", "fd00::3/64")
+    assert link(container)["mtu"] == 1500
+    assert not FILE.exists()
+    del ips[1]["interface"]
+    run_plugin("tuning", "ADD", document, netns=container).failed(7, "mtu 1279", "fd00::3/64")
+    # Another interface's, and an MTU that is just enough.
+    ips[1]["interface"] = 0
+    run_plugin("tuning", "ADD", document, netns=container).result()
+    run_plugin("tuning", "DEL", document, netns=container).succeeded()
+    enough = config(container, mtu=1280)
+    enough["prevResult"]["ips"].append({"address": "fd00::3/64", "interface": 1})
+    run_plugin("tuning", "ADD", enough, netns=container).result()
+    run_plugin("tuning", "DEL", enough, netns=container).succeeded()
+
+
 def test_it_has_to_be_chained(container: Netns, run_plugin: Runner) -> None:
     document = config(container, mtu=1400)
     del document["prevResult"]

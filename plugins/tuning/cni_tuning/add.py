@@ -6,6 +6,7 @@ from __future__ import annotations
 from cni_tuning import backup, interface
 from cni_tuning.config import Config, data_directory
 from cni_tuning.delete import restore
+from libcni.interface.mtu import require_ipv6_mtu
 from libcni.types.errors import KERNEL, CniError
 
 TYPE_CHECKING = False
@@ -26,6 +27,9 @@ def add(request: Request) -> Result:
     config = Config(request)
     if not config.sysctls and not config.has_link_changes:
         return result
+    if config.mtu:
+        # The addresses would go without a word (libcni/interface/mtu.py).
+        require_ipv6_mtu(_addresses_of(result, request.ifname), config.mtu)
     namespace = request.netns()
     # Sysctls need none: a device of a user-space driver has no interface in the namespace.
     found = _find_link(request, namespace) if config.has_link_changes else None
@@ -47,6 +51,16 @@ def add(request: Request) -> Result:
             entry.mac = config.mac or entry.mac
             entry.mtu = config.mtu or entry.mtu
     return result
+
+
+def _addresses_of(result: Result, ifname: str) -> list[str]:
+    """Those that a result gives the container's interface, or none in particular."""
+    own = {
+        index
+        for index, entry in enumerate(result.interfaces)
+        if entry.name == ifname and entry.sandbox
+    }
+    return [ip.address for ip in result.ips if ip.interface is None or ip.interface in own]
 
 
 def _find_link(request: Request, namespace: Namespace) -> tuple[Socket, Link]:
