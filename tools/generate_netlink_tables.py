@@ -355,6 +355,8 @@ def modules() -> dict[str, str]:
 
     traffic = Module("rtnetlink: traffic control.")
     message(traffic, tcmsg.tcmsg, "TRAFFIC")
+    # pyroute2 has it not (linux/pkt_sched.h).
+    traffic.patches.append('TBF_OPTIONS["TCA_TBF_RATE64"] = (4, "=Q")')
 
     texts = {
         "link": link,

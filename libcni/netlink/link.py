@@ -61,6 +61,7 @@ _READER = Reader(
     "IFLA_MIN_MTU",
     "IFLA_MAX_MTU",
     "IFLA_TXQLEN",
+    "IFLA_QDISC",
     # of a bridge and of a bridge's port
     "IFLA_BR_VLAN_FILTERING",
     "IFLA_BR_VLAN_DEFAULT_PVID",
@@ -88,11 +89,11 @@ _READER = Reader(
 class Link:
     """A network device as the kernel described it.
 
-    kind: "bridge", "veth" ... or "" for a device without one (loopback, hardware). master, peer:
-    interface indices, 0 for none; the peer is the other end of a veth or the device under a
-    macvlan, an index of namespace `link_netnsid` or of this one when that is -1. promiscuity: how
-    many ask for it. txqlen: packets. info: attributes of its kind; port: of its being a bridge's
-    port.
+    kind: "bridge", "veth" ... or "" for a device without one (loopback, hardware). master,
+    peer: interface indices, 0 for none; the peer is the other end of a veth or the device
+    under a macvlan, an index of namespace `link_netnsid` or of this one when that is -1.
+    promiscuity: how many ask for it. txqlen: packets. qdisc: the kind of the one at its root.
+    info: attributes of its kind; port: of its being a bridge's port.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class Link:
         "peer",
         "port",
         "promiscuity",
+        "qdisc",
         "txqlen",
         "type",
     )
@@ -136,6 +138,7 @@ class Link:
         self.operstate: int = read("IFLA_OPERSTATE", 0)
         self.promiscuity: int = read("IFLA_PROMISCUITY", 0)
         self.txqlen: int = read("IFLA_TXQLEN", 0)
+        self.qdisc: str = read("IFLA_QDISC", "")
         self.kind: str = info.get("IFLA_INFO_KIND", "")
         data = info.get("IFLA_INFO_DATA")
         self.info: dict[str, Any] = data if data.__class__ is dict else {}

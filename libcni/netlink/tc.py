@@ -30,8 +30,9 @@ _NEW_FILTER, _GET_FILTER = 44, 46
 #: Parents, and the handles by which the reference's qdiscs are known.
 ROOT, INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 _ROOT_HANDLE, INGRESS_HANDLE = 0x00010000, 0xFFFF0000
-#: Priority 1, and ETH_P_ALL in network byte order.
-_FIRST_OF_ALL = 1 << 16 | 0x0300
+#: ETH_P_ALL in network byte order; with priority 1.
+_ALL = 0x0300
+_FIRST_OF_ALL = 1 << 16 | _ALL
 _TICK = 64
 _LARGEST = (1 << 32) - 1
 #: TC_LINKLAYER_ETHERNET: the kernel then needs no table of transmission times.
@@ -44,7 +45,9 @@ _STOLEN, _REDIRECT = 4, 1
 _READER = Reader(
     "TCA_KIND",
     "TCA_OPTIONS",
+    "TCA_U32_SEL",
     "TCA_TBF_PARMS",
+    "TCA_TBF_RATE64",
     "TCA_U32_ACT",
     "TCA_ACT_KIND",
     "TCA_ACT_OPTIONS",
@@ -91,14 +94,16 @@ def token_bucket(rate: int, burst: int, latency: float) -> TokenBucket:
 
 def new_token_bucket(index: int, bucket: TokenBucket) -> Message:
     """Make a link send at most so much; in the place of the bucket it may have. Idempotent."""
-    values = (0, _ETHERNET, 0, 0, 0, bucket.rate, 0, 0, 0, 0, 0, 0)
-    parameters = (*values, bucket.limit, bucket.buffer, 0)
+    values = (0, _ETHERNET, 0, 0, 0, min(bucket.rate, _LARGEST), 0, 0, 0, 0, 0, 0)
+    options: dict[str, Any] = {"TCA_TBF_PARMS": (*values, bucket.limit, bucket.buffer, 0)}
+    if bucket.rate > _LARGEST:
+        options["TCA_TBF_RATE64"] = bucket.rate
     return _message(
         _NEW_QDISC,
         CHANGE | NLM_F_CREATE | NLM_F_REPLACE,
         f"limit link {index} to {bucket.rate} B/s",
         (index, _ROOT_HANDLE, ROOT, 0),
-        {"TCA_KIND": "tbf", "TCA_OPTIONS": {"TCA_TBF_PARMS": parameters}},
+        {"TCA_KIND": "tbf", "TCA_OPTIONS": options},
     )
 
 
@@ -145,17 +150,28 @@ def delete_qdisc(index: int, parent: int) -> Message:
 
 def find_token_bucket(sock: Socket, index: int) -> TokenBucket | None:
     """The token bucket at a link's root, None if another qdisc is there. Raises NetlinkError."""
-    for parent, values in _dump_qdiscs(sock, index):
+    for parent, _, values in _dump_qdiscs(sock, index):
         if parent == ROOT and values.get("TCA_KIND") == "tbf":
-            parameters = _nest(values, "TCA_OPTIONS").get("TCA_TBF_PARMS")
+            options = _nest(values, "TCA_OPTIONS")
+            parameters = options.get("TCA_TBF_PARMS")
             if parameters:
-                return TokenBucket(parameters[5], parameters[13], parameters[12])
+                rate = options.get("TCA_TBF_RATE64", parameters[5])
+                return TokenBucket(rate, parameters[13], parameters[12])
     return None
+
+
+def has_own_bucket(sock: Socket, index: int) -> bool:
+    """True when the qdisc at a link's root is a token bucket as `new_token_bucket` makes it, and
+    the reference: by its handle, which the kernel gives to none by itself. Raises NetlinkError."""
+    return any(
+        parent == ROOT and handle == _ROOT_HANDLE and values.get("TCA_KIND") == "tbf"
+        for parent, handle, values in _dump_qdiscs(sock, index)
+    )
 
 
 def root_qdisc(sock: Socket, index: int) -> str:
     """The kind of qdisc at a link's root, as tc calls it; "" for none. Raises NetlinkError."""
-    for parent, values in _dump_qdiscs(sock, index):
+    for parent, _, values in _dump_qdiscs(sock, index):
         if parent == ROOT:
             return values.get("TCA_KIND") or ""
     return ""
@@ -163,11 +179,14 @@ def root_qdisc(sock: Socket, index: int) -> str:
 
 def has_ingress(sock: Socket, index: int) -> bool:
     """True when the link has an ingress qdisc. Raises NetlinkError."""
-    return any(parent == INGRESS for parent, _ in _dump_qdiscs(sock, index))
+    return any(parent == INGRESS for parent, _, _ in _dump_qdiscs(sock, index))
 
 
-def redirections(sock: Socket, index: int) -> list[int]:
-    """The links to which filters of the link's ingress qdisc redirect. Raises NetlinkError."""
+def redirections(sock: Socket, index: int, entire: bool = False) -> list[int]:
+    """The links to which filters of the link's ingress qdisc redirect. Raises NetlinkError.
+
+    entire: only of the filters that pass nothing over.
+    """
     message = _message(
         _GET_FILTER,
         NLM_F_REQUEST,
@@ -177,12 +196,21 @@ def redirections(sock: Socket, index: int) -> list[int]:
     )
     found = []
     for body in sock.dump(message):
-        values = _READER.read(TRAFFIC_ATTRIBUTES, body, 20)
-        for action in _nest(values, "TCA_OPTIONS").get("TCA_U32_ACT") or ():
+        options = _nest(_READER.read(TRAFFIC_ATTRIBUTES, body, 20), "TCA_OPTIONS")
+        if entire and not (fields("=I", body, 16)[0] & 0xFFFF == _ALL and _is_entire(options)):
+            continue
+        for action in options.get("TCA_U32_ACT") or ():
             parameters = _nest(action, "TCA_ACT_OPTIONS").get("TCA_MIRRED_PARMS")
             if parameters and parameters[5] == _REDIRECT:
                 found.append(parameters[6])
     return found
+
+
+def _is_entire(options: dict[str, Any]) -> bool:
+    """True when the keys of a u32 filter, struct tc_u32_key behind a struct tc_u32_sel, have no
+    mask, and what they match goes no further (TC_U32_TERMINAL)."""
+    selector: bytes = options.get("TCA_U32_SEL") or b""
+    return selector[:1] == _MATCH_ALL[:1] and not any(selector[16:])
 
 
 def _nest(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -191,17 +219,17 @@ def _nest(values: dict[str, Any], name: str) -> dict[str, Any]:
     return nest if nest.__class__ is dict else {}
 
 
-def _dump_qdiscs(sock: Socket, index: int) -> list[tuple[int, dict[str, Any]]]:
-    """(parent, attributes) of each qdisc of a link."""
+def _dump_qdiscs(sock: Socket, index: int) -> list[tuple[int, int, dict[str, Any]]]:
+    """(parent, handle, attributes) of each qdisc of a link."""
     message = _message(
         _GET_QDISC, NLM_F_REQUEST, f"list qdiscs of link {index}", (index, 0, 0, 0), {}
     )
     found = []
     for body in sock.dump(message):
-        link, _, parent = fields("=iII", body, 4)
+        link, handle, parent = fields("=iII", body, 4)
         # A kernel without strict checking lists those of all links.
         if link == index:
-            found.append((parent, _READER.read(TRAFFIC_ATTRIBUTES, body, 20)))
+            found.append((parent, handle, _READER.read(TRAFFIC_ATTRIBUTES, body, 20)))
     return found
 
 

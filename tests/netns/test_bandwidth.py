@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -186,6 +187,75 @@ def test_an_earlier_add_is_replaced(pod: Pod) -> None:
     pod.call("DEL", config).succeeded()
 
 
+@pytest.mark.parametrize(
+    ("rate", "burst"),
+    [(8 * (2**32 - 1), 0), (8 * 2**32, 0), (40_000 * MEGABIT, 80 * MEGABIT), (8 * (2**58 - 1), 0)],
+)
+def test_rates_that_32_bits_do_not_hold(pod: Pod, rate: int, burst: int) -> None:
+    """From 34 Gbit/s on; CHECK tells such rates from one another, and traffic passes."""
+    config = pod.config(ingressRate=rate, ingressBurst=burst, egressRate=rate, egressBurst=burst)
+    pod.call("ADD", config).result()
+    for name in ("hostend", IFB):
+        assert pod.qdiscs(name)["tbf"]["options"]["rate"] == rate // 8
+    pod.call("CHECK", config).succeeded()
+    pod.netns.run("ping", "-c", "1", "-w", "5", "10.9.0.1")
+    other = pod.config(ingressRate=rate + 8 if rate < 2**40 else rate - 8, ingressBurst=burst)
+    pod.call("CHECK", other).failed(103, f"found rate {rate} bit/s")
+    pod.call("DEL", config).succeeded()
+
+
+def test_a_high_rate_of_go_s(pod: Pod) -> None:
+    config = pod.config(
+        ingressRate=40_000 * MEGABIT,
+        ingressBurst=80 * MEGABIT,
+        egressRate=40_000 * MEGABIT,
+        egressBurst=80 * MEGABIT,
+    )
+    pod.call("ADD", config, bin_dir=GO_BIN_DIR).result()
+    pod.call("CHECK", config).succeeded()
+    pod.call("DEL", config).succeeded()
+
+
+@pytest.mark.parametrize("after", [{"ingressRate": MEGABIT}, {"egressRate": MEGABIT}, {}])
+@pytest.mark.parametrize("before", [BOTH, {"ingressRate": MEGABIT}, {"egressRate": MEGABIT}])
+def test_a_limit_that_is_not_wanted_any_more(
+    pod: Pod, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """It is gone, and what it took: what stays is what the later ADD alone would have made."""
+    pod.call("ADD", pod.config(**after)).result()
+    alone = set(pod.qdiscs("hostend")), IFB in pod.host.link_names()
+    pod.call("DEL", pod.config(**after)).succeeded()
+    pod.call("ADD", pod.config(**before)).result()
+    config = pod.config(**after)
+    result = pod.call("ADD", config).result()
+    assert (set(pod.qdiscs("hostend")), IFB in pod.host.link_names()) == alone
+    assert (IFB in [entry["name"] for entry in result["interfaces"]]) == alone[1]
+    pod.call("CHECK", config).succeeded()
+    pod.call("DEL", config).succeeded()
+
+
+def test_no_limits_leave_the_qdiscs_of_others(pod: Pod) -> None:
+    bucket = ["root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "25ms"]
+    pod.host.run("tc", "qdisc", "add", "dev", "hostend", *bucket)
+    pod.host.run("tc", "qdisc", "add", "dev", "hostend", "ingress")
+    pod.call("ADD", pod.config()).result()
+    assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+
+
+def test_no_limits_need_no_veth(pod: Pod) -> None:
+    """Another interface is handed on; a bucket on a device that prevResult names is not ours."""
+    pod.host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "switch")
+    pod.host.run("tc", "qdisc", "add", "dev", "uplink", "root", "handle", "1:", "tbf",
+                 "rate", "1mbit", "burst", "10k", "latency", "25ms")  # fmt: skip
+    config = pod.config()
+    config["prevResult"]["interfaces"][0]["name"] = "uplink"
+    config["prevResult"]["interfaces"] += [{"name": "x" * 200}, {"name": "\0"}, {"name": ""}]
+    for ifname in ("eth0", "eth7"):
+        pod.call("ADD", config, ifname=ifname).result()
+        pod.call("DEL", config, ifname=ifname).succeeded()
+    assert "tbf" in pod.qdiscs("uplink")
+
+
 BREAKAGES: dict[str, tuple[str, str]] = {
     "root": ("tc qdisc replace dev hostend root pfifo",
              "qdisc of hostend: expected tbf with rate 8000000 bit/s, burst 800000 bit, 125000 "
@@ -194,6 +264,17 @@ BREAKAGES: dict[str, tuple[str, str]] = {
              "found rate 9000000 bit/s"),
     "ingress": ("tc qdisc delete dev hostend ingress", "ingress qdisc of hostend"),
     "filter": ("tc filter delete dev hostend ingress", "redirection of what hostend receives"),
+    "filter for one address": (
+        "sh -c 'tc filter delete dev hostend ingress; tc filter add dev hostend ingress "
+        "protocol all prio 1 u32 match ip dst 1.2.3.4/32 action mirred egress redirect dev "
+        f"{IFB}'",
+        "of a part of it"),
+    "filter for one protocol": (
+        "sh -c 'tc filter delete dev hostend ingress; tc filter add dev hostend ingress "
+        "protocol ip prio 1 u32 match u32 0 0 action mirred egress redirect dev "
+        f"{IFB}'",
+        "of a part of it"),
+    "ifb MTU": (f"ip link set {IFB} mtu 1400", f"MTU of {IFB}: expected 1500, found 1400"),
     "ifb": (f"ip link delete {IFB}", "ifb device"),
     "ifb down": (f"ip link set {IFB} down", "up, found down"),
     "ifb rate": (f"tc qdisc delete dev {IFB} root", f"qdisc of {IFB}"),
@@ -206,7 +287,7 @@ def test_check_notices(pod: Pod, name: str) -> None:
     config = pod.config(**BOTH)
     pod.call("ADD", config).result()
     pod.call("CHECK", config).succeeded()
-    pod.host.run(*damage.split())
+    pod.host.run(*shlex.split(damage))
     pod.call("CHECK", config).failed(103, words)
     pod.call("DEL", config).succeeded()
 
@@ -222,12 +303,44 @@ def test_delete_takes_the_qdiscs_off_the_veth(pod: Pod) -> None:
 
 
 def test_delete_leaves_the_qdiscs_of_others(pod: Pod) -> None:
-    """A bucket that this configuration never asked for, an ingress that leads elsewhere."""
+    """A bucket that is none of ours, whatever is configured; an ingress that leads elsewhere."""
     bucket = ["root", "tbf", "rate", "1mbit", "burst", "10k", "latency", "25ms"]
     pod.host.run("tc", "qdisc", "add", "dev", "hostend", *bucket)
     pod.host.run("tc", "qdisc", "add", "dev", "hostend", "ingress")
-    pod.call("DEL", pod.config(egressRate=MEGABIT)).succeeded()
-    assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+    for keys in ({"egressRate": MEGABIT}, BOTH):
+        pod.call("DEL", pod.config(**keys)).succeeded()
+        assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+
+
+@pytest.mark.parametrize("keys", [BOTH, {"ingressRate": MEGABIT}, {"egressRate": MEGABIT}])
+def test_delete_by_identity_alone(pod: Pod, keys: dict[str, Any]) -> None:
+    """What runtimeConfig said at ADD is not known at DEL; the veth may well stay."""
+    pod.call("ADD", pod.config(runtimeConfig={"bandwidth": keys})).result()
+    bare = {"cniVersion": "1.0.0", "name": "pods", "type": "bandwidth"}
+    for _ in range(2):
+        pod.call("DEL", bare).succeeded()
+        assert set(pod.qdiscs("hostend")) == {"noqueue"}
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_delete_without_the_path_of_the_namespace(pod: Pod, number: int) -> None:
+    """A veth that one of our plugins made is found by its name and alias; a stranger's, of the
+    same name, is left alone."""
+    name = ATTACHMENT.host_veth_names()[number]
+    pod.host.run("ip", "link", "set", "hostend", "down")
+    pod.host.run("ip", "link", "set", "hostend", "name", name, "alias", ATTACHMENT.alias, "up")
+    config = pod.config(**BOTH)
+    config["prevResult"]["interfaces"][0]["name"] = name
+    pod.call("ADD", config).result()
+    bare = {"cniVersion": "1.0.0", "name": "pods", "type": "bandwidth"}
+    pod.host.run("ip", "link", "set", name, "alias", "somebody's")
+    pod.call("DEL", bare, netns="").succeeded()
+    assert "tbf" in pod.qdiscs(name)
+    pod.call("DEL", bare).succeeded()
+    pod.host.run("ip", "link", "set", name, "alias", ATTACHMENT.alias)
+    pod.call("ADD", config).result()
+    pod.call("DEL", bare, netns="").succeeded()
+    assert set(pod.qdiscs(name)) == {"noqueue"}
 
 
 @pytest.mark.parametrize("missing", ["prevResult", "namespace", "path", "configuration"])
@@ -286,7 +399,7 @@ def test_delete_goes_on_after_a_failure(pod: Pod, monkeypatch: pytest.MonkeyPatc
     def fail(*args: object) -> None:
         raise failure
 
-    monkeypatch.setattr(tc, "find_token_bucket", fail)
+    monkeypatch.setattr(tc, "has_own_bucket", fail)
     with pytest.raises(NetlinkError, match="list qdiscs"):
         delete(request)
     assert IFB not in pod.host.link_names()
@@ -299,7 +412,7 @@ def test_delete_without_limits_looks_at_no_qdisc(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[object] = []
-    for name in ("find_token_bucket", "redirections"):
+    for name in ("has_own_bucket", "redirections"):
         monkeypatch.setattr(tc, name, lambda *args: looked.append(args))
     config = pod.config()
     delete(Request("DEL", "bandwidth", config, "1.0.0", ATTACHMENT, pod.netns.path))
@@ -429,6 +542,14 @@ def _decoded(message: Any) -> Any:
     made = tcmsg(header + message.body)
     made.decode()
     return made
+
+
+def test_a_key_that_is_given_goes_before_runtimeconfig() -> None:
+    """Also one that says 0, as in Go: the configuration then wants no limit."""
+    asked = {"runtimeConfig": {"bandwidth": {"ingressRate": 8 * MEGABIT}}}
+    for key in ("ingressRate", "ingressBurst", "egressRate", "egressBurst"):
+        assert limits_of({key: 0, **asked}) == (None, None)
+    assert limits_of(asked)[0] is not None
 
 
 def test_refusals_are_errors() -> None:

@@ -230,6 +230,29 @@ def test_what_is_refused_changes_nothing(
     assert not FILE.exists()
 
 
+@pytest.mark.parametrize("place", ["mtu", "args"])
+def test_an_mtu_that_takes_ipv6_away(container: Netns, run_plugin: Runner, place: str) -> None:
+    """Refused where prevResult gives the interface an IPv6 address, which would vanish."""
+    keys = {"mtu": 1279} if place == "mtu" else {"args": {"cni": {"mtu": 1279}}}
+    container.run("ip", "address", "add", "fd00::3/64", "dev", "eth0", "nodad")
+    document = config(container, **keys)
+    ips = document["prevResult"]["ips"]
+    ips.append({"address": "fd00::3/64", "interface": 1})
+    run_plugin("tuning", "ADD", document, netns=container).failed(7, "mtu 1279", "fd00::3/64")
+    assert link(container)["mtu"] == 1500
+    assert not FILE.exists()
+    del ips[1]["interface"]
+    run_plugin("tuning", "ADD", document, netns=container).failed(7, "mtu 1279", "fd00::3/64")
+    # Another interface's, and an MTU that is just enough.
+    ips[1]["interface"] = 0
+    run_plugin("tuning", "ADD", document, netns=container).result()
+    run_plugin("tuning", "DEL", document, netns=container).succeeded()
+    enough = config(container, mtu=1280)
+    enough["prevResult"]["ips"].append({"address": "fd00::3/64", "interface": 1})
+    run_plugin("tuning", "ADD", enough, netns=container).result()
+    run_plugin("tuning", "DEL", enough, netns=container).succeeded()
+
+
 def test_it_has_to_be_chained(container: Netns, run_plugin: Runner) -> None:
     document = config(container, mtu=1400)
     del document["prevResult"]
@@ -255,6 +278,33 @@ def test_duplicate_sysctls(container: Netns, run_plugin: Runner) -> None:
     run_plugin("tuning", "DEL", both, netns=container).succeeded()
 
 
+def test_two_spellings_of_one_sysctl(container: Netns, run_plugin: Runner) -> None:
+    """They are one: args go before the key, and one object cannot ask for two values."""
+    one, other = "net.core.somaxconn", "net/core/somaxconn"
+    for spellings in ((one, other), (other, one)):
+        both = config(
+            container,
+            sysctl={spellings[0]: "111"},
+            args={"cni": {"sysctl": {spellings[1]: "222"}}},
+        )
+        run_plugin("tuning", "ADD", both, netns=container).result()
+        assert sysctl(container, "core/somaxconn") == "222"
+        run_plugin("tuning", "CHECK", both, netns=container).succeeded()
+        run_plugin("tuning", "DEL", both, netns=container).succeeded()
+    for wanted in (
+        {one: "111", other: "222"},
+        {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.eth0.arp_filter": "0"},
+    ):
+        for keys in ({"sysctl": wanted}, {"args": {"cni": {"sysctl": wanted}}}):
+            for verb in ("ADD", "STATUS"):
+                run_plugin("tuning", verb, config(container, **keys), netns=container).failed(
+                    7, *wanted
+                )
+    agreed = config(container, sysctl={one: "111", other: "111"})
+    run_plugin("tuning", "ADD", agreed, netns=container).result()
+    run_plugin("tuning", "DEL", agreed, netns=container).succeeded()
+
+
 def test_the_administrator_s_list(container: Netns, run_plugin: Runner) -> None:
     """Matched anywhere in the name, as in Go; STATUS says it before any pod does."""
     path = pathlib.Path("/etc/cni/tuning/allowlist.conf")
@@ -269,8 +319,16 @@ def test_the_administrator_s_list(container: Netns, run_plugin: Runner) -> None:
             run_plugin("tuning", verb, bad, netns=container).failed(
                 7, "net.ipv4.conf.IFNAME.arp_filter is not allowed", "^net.core.somax"
             )
-        path.write_text("(")
-        run_plugin("tuning", "ADD", fine, netns=container).failed(7, "allowlist.conf", "'('")
+        path.write_text("^net\\.core\\.[[:alnum:]]+\\z\n")
+        listed = run_plugin("tuning", "ADD", fine, netns=container)
+        assert listed.result() and not listed.stderr
+        run_plugin("tuning", "ADD", bad, netns=container).failed(7, "is not allowed")
+        run_plugin("tuning", "DEL", fine, netns=container).succeeded()
+        for expression in ("(", r"\pL"):
+            path.write_text(f"{expression}\n")
+            run_plugin("tuning", "ADD", fine, netns=container).failed(
+                7, "allowlist.conf", repr(expression)
+            )
     finally:
         path.unlink()
         path.parent.rmdir()
@@ -326,7 +384,8 @@ def test_what_is_refused_keeps_nothing_else_from_coming_back(
 
 
 def test_gc_keeps_what_is_valid(host: Host, run_plugin: Runner) -> None:
-    """And other networks' files, and those of Go's, which do not say whose they are."""
+    """And other networks' files, and those of Go's, which do not say whose they are. What is
+    damaged is of no use to anybody, unless it is valid or no file of ours."""
     DATA.mkdir(parents=True, exist_ok=True)
     files = {
         "a_eth0.json": {"mac": MAC, "network": "net"},
@@ -336,11 +395,20 @@ def test_gc_keeps_what_is_valid(host: Host, run_plugin: Runner) -> None:
     }
     for name, noted in files.items():
         (DATA / name).write_text(json.dumps(noted))
+    for name in ("e_eth0.json", "f_g_eth_0.json", "a_eth1.json", "_eth0.json", "notes.json",
+                 "h_.json", "i_averylongifname1.json", "j_eth0.txt"):  # fmt: skip
+        (DATA / name).write_text('{"mac')
+    (DATA / "k_eth0.json").write_text("[]")
+    (DATA / "l_eth0.json").mkdir()
     document = {"cniVersion": "1.1.0", "name": "net", "type": "tuning"}
     run_plugin("tuning", "GC", document).failed(7, "cni.dev/valid-attachments")
-    valid = [{"containerID": "a", "ifname": "eth0"}]
+    valid = [{"containerID": "a", "ifname": name} for name in ("eth0", "eth1")]
     run_plugin("tuning", "GC", {**document, "cni.dev/valid-attachments": valid}).succeeded()
-    assert {path.name for path in DATA.iterdir()} == {"a_eth0.json", "c_eth0.json", "d_eth0.json"}
+    (DATA / "l_eth0.json").rmdir()
+    assert {path.name for path in DATA.iterdir()} == {
+        *("a_eth0.json", "c_eth0.json", "d_eth0.json", "a_eth1.json"),
+        *("_eth0.json", "notes.json", "h_.json", "i_averylongifname1.json", "j_eth0.txt"),
+    }
     for path in DATA.iterdir():
         path.unlink()
 
@@ -355,10 +423,12 @@ def test_what_go_s_plugin_did_is_undone(container: Netns, run_plugin: Runner) ->
     run_plugin("tuning", "CHECK", document, netns=container).succeeded()
     run_plugin("tuning", "DEL", document, netns=container).succeeded()
     assert tuned(container) == before
+    document["sysctl"] = {"net.core.somaxconn": "500"}
     run_plugin("tuning", "ADD", document, netns=container).result()
     run_plugin("tuning", "CHECK", document, netns=container, bin_dir=GO_BIN_DIR).succeeded()
     run_plugin("tuning", "DEL", document, netns=container, bin_dir=GO_BIN_DIR).succeeded()
-    assert tuned(container) == before
+    # Go's restores no sysctls.
+    assert tuned(container) == {**before, "somaxconn": "500"}
 
 
 def test_status(host: Host, run_plugin: Runner, tmp_path: pathlib.Path) -> None:
@@ -375,3 +445,139 @@ def test_status(host: Host, run_plugin: Runner, tmp_path: pathlib.Path) -> None:
         run_plugin("tuning", "STATUS", frozen).failed(50, str(tmp_path))
     finally:
         host.run("umount", str(tmp_path))
+
+
+def attach(
+    run: Runner, netns: Netns, ifname: str, value: str, name: str = "net", **options: Any
+) -> None:
+    """ADD with a value of net.core.somaxconn, which is the whole namespace's."""
+    document = config(netns, sysctl={"net.core.somaxconn": value}) | {"name": name}
+    run("tuning", "ADD", document, netns=netns, ifname=ifname, **options).result()
+
+
+def detach(
+    run: Runner, netns: Netns | str, ifname: str, name: str = "net", **options: Any
+) -> None:
+    """DEL by the attachment's identity alone."""
+    bare = {"cniVersion": "1.1.0", "name": name, "type": "tuning"}
+    run("tuning", "DEL", bare, netns=netns, ifname=ifname, **options).succeeded()
+
+
+@pytest.mark.parametrize(
+    ("values", "deletions", "expected"),
+    [
+        (("100", "200"), (0, 1), ("200", "before")),
+        (("100", "200"), (1, 0), ("100", "before")),
+        (("100", "100"), (0, 1), ("100", "before")),
+        (("100", "before"), (0, 1), ("before", "before")),
+        (("100", "before"), (1, 0), ("100", "before")),
+        (("100", "200", "300"), (0, 1, 2), ("300", "300", "before")),
+        (("100", "200", "300"), (1, 0, 2), ("300", "300", "before")),
+        (("100", "200", "300"), (2, 0, 1), ("200", "200", "before")),
+    ],
+)
+def test_a_sysctl_of_several_attachments(
+    container: Netns,
+    run_plugin: Runner,
+    values: tuple[str, ...],
+    deletions: tuple[int, ...],
+    expected: tuple[str, ...],
+) -> None:
+    """One that goes takes nothing from those that stay; the last one leaves what was there."""
+    before = sysctl(container, "core/somaxconn")
+    for number, value in enumerate(values):
+        value = before if value == "before" else value
+        attach(run_plugin, container, f"eth{number}", value, name=f"net{number}")
+    for number, value in zip(deletions, expected, strict=True):
+        detach(run_plugin, container, f"eth{number}", name=f"net{number}")
+        assert sysctl(container, "core/somaxconn") == (before if value == "before" else value)
+    assert not list(DATA.iterdir())
+
+
+def test_another_container_s_file_is_none_of_ours(
+    host: Host, container: Netns, run_plugin: Runner
+) -> None:
+    """Not even when its name begins alike: a container may be called a_eth0."""
+    before = sysctl(container, "core/somaxconn")
+    other = host.netns()
+    attach(run_plugin, other, "eth1", "300", container_id="container-1_eth0")
+    attach(run_plugin, container, "eth0", "100")
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == before
+    assert sysctl(other, "core/somaxconn") == "300"
+    detach(run_plugin, other, "eth1", container_id="container-1_eth0")
+    assert sysctl(other, "core/somaxconn") == before
+
+
+def test_what_the_container_changed_itself_stays(container: Netns, run_plugin: Runner) -> None:
+    """Only what ADD has set is put back; also where the kernel shows it in other words."""
+    attach(run_plugin, container, "eth0", "100")
+    container.run("sysctl", "-w", "net.core.somaxconn=150")
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "150"
+    attach(run_plugin, container, "eth0", "0x64")
+    assert sysctl(container, "core/somaxconn") == "100"
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "150"
+
+
+def test_an_add_that_fails_after_another(container: Netns, run_plugin: Runner) -> None:
+    """All is as it was before the first, also what that one had set."""
+    before = sysctl(container, "core/somaxconn")
+    attach(run_plugin, container, "eth0", "100")
+    attach(run_plugin, container, "eth0", "200")
+    bad = config(container, sysctl={"net.core.somaxconn": "many"})
+    run_plugin("tuning", "ADD", bad, netns=container).failed(102, "somaxconn")
+    assert sysctl(container, "core/somaxconn") == before
+
+
+def test_a_file_of_an_earlier_version(container: Netns, run_plugin: Runner) -> None:
+    """It does not say what was set: what there was is restored all the same."""
+    DATA.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(json.dumps({"sysctl": {"core/somaxconn": "123"}, "network": "net"}))
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, "core/somaxconn") == "123"
+
+
+def test_the_first_value_is_handed_on_without_the_namespace(
+    container: Netns, run_plugin: Runner
+) -> None:
+    """The path may be missing, or the first attachment collected, while the container lives."""
+    before = sysctl(container, "core/somaxconn")
+    attach(run_plugin, container, "eth0", "100")
+    attach(run_plugin, container, "eth1", "200", name="other")
+    detach(run_plugin, "", "eth0")
+    assert sysctl(container, "core/somaxconn") == "200"
+    attach(run_plugin, container, "eth2", "300")
+    collect = {"cniVersion": "1.1.0", "name": "other", "type": "tuning"}
+    run_plugin("tuning", "GC", {**collect, "cni.dev/valid-attachments": []}).succeeded()
+    detach(run_plugin, container, "eth2")
+    assert sysctl(container, "core/somaxconn") == before
+
+
+def test_sysctls_need_no_interface(container: Netns, run_plugin: Runner) -> None:
+    """A device of a user-space driver (DPDK) has none; link attributes need one."""
+    before = sysctl(container, "core/somaxconn")
+    document = config(container, sysctl={"net.core.somaxconn": "500"})
+    run_plugin("tuning", "ADD", document, netns=container, ifname="net1").result()
+    assert sysctl(container, "core/somaxconn") == "500"
+    run_plugin("tuning", "CHECK", document, netns=container, ifname="net1").succeeded()
+    run_plugin("tuning", "DEL", document, netns=container, ifname="net1").succeeded()
+    assert sysctl(container, "core/somaxconn") == before
+    both = config(container, sysctl={"net.core.somaxconn": "500"}, mtu=1400)
+    run_plugin("tuning", "ADD", both, netns=container, ifname="net1").failed(102, "net1")
+    run_plugin("tuning", "CHECK", both, netns=container, ifname="net1").failed(103, "net1")
+    own = config(container, sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
+    run_plugin("tuning", "ADD", own, netns=container, ifname="net1").failed(7, "conf/net1")
+
+
+def test_a_sysctl_that_can_only_be_written(container: Netns, run_plugin: Runner) -> None:
+    """There is nothing to restore and nothing to compare; what is beside it counts."""
+    before = sysctl(container, "core/somaxconn")
+    both = {"net.ipv4.route.flush": "1", "net.core.somaxconn": "500"}
+    document = config(container, sysctl=both)
+    run_plugin("tuning", "ADD", document, netns=container).result()
+    assert json.loads(FILE.read_text())["sysctl"] == {"core/somaxconn": before}
+    run_plugin("tuning", "CHECK", document, netns=container).succeeded()
+    run_plugin("tuning", "DEL", document, netns=container).succeeded()
+    assert sysctl(container, "core/somaxconn") == before

@@ -34,11 +34,14 @@ def check(request: Request) -> None:
     ifb = devices[0]
     if not ifb.is_up:
         raise differs(f"ifb device {ifb.name}", "up", "down")
+    if ifb.mtu != host.mtu:
+        raise differs(f"MTU of {ifb.name}", host.mtu, ifb.mtu)
     _check_bucket(sock, ifb.name, ifb.index, send)
     if not tc.has_ingress(sock, host.index):
         raise differs(f"ingress qdisc of {host.name}", "one", "none")
-    if ifb.index not in tc.redirections(sock, host.index):
-        raise differs(f"redirection of what {host.name} receives", f"to {ifb.name}", "none")
+    if ifb.index not in tc.redirections(sock, host.index, entire=True):
+        found = "of a part of it" if ifb.index in tc.redirections(sock, host.index) else "none"
+        raise differs(f"redirection of what {host.name} receives", f"to {ifb.name}", found)
 
 
 def _check_bucket(sock: Socket, name: str, index: int, limit: Limit) -> None:

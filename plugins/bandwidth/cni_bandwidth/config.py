@@ -18,8 +18,11 @@ _NO_BURST = ((1 << 31) - 1, (1 << 32) - 1)
 #: A burst that was not given is what the rate sends in this many seconds, and at least what the
 #: kernel may hand over as one packet, bytes.
 _BURST_SECONDS, _BURST_LEAST = 0.1, 65536
-#: Bytes/s and bytes that the kernel's 32 bits hold.
+#: Bytes that the kernel's 32 bits hold.
 _LARGEST = (1 << 32) - 1
+#: Bytes/s: net/sched/sch_tbf.c multiplies them, in 64 bits, by what the bucket holds in ns, and
+#: that is at least a tick of 64.
+_FASTEST = (1 << 58) - 1
 
 
 class Limit:
@@ -31,8 +34,11 @@ class Limit:
         """direction: begins the keys in messages. Raises CniError 7."""
         if not rate:
             raise _invalid(f"{direction}Burst is {burst}, but {direction}Rate is not given")
-        if rate // 8 > _LARGEST:
-            raise _invalid(f"{direction}Rate {rate} is more than 34 Gbit/s, the kernel's limit")
+        if rate // 8 > _FASTEST:
+            raise _invalid(
+                f"{direction}Rate {rate} is more than {_FASTEST * 8} bit/s, which the kernel's "
+                "arithmetic cannot do"
+            )
         if rate < 8:
             raise _invalid(f"{direction}Rate {rate} is less than one byte a second")
         if burst not in _NO_BURST and burst // 8 >= _LARGEST:
@@ -43,7 +49,8 @@ class Limit:
     def bucket(self) -> TokenBucket:
         """The token bucket of this limit."""
         rate = self.rate // 8
-        burst = self.burst // 8 or max(int(rate * _BURST_SECONDS), _BURST_LEAST)
+        fitting = min(max(int(rate * _BURST_SECONDS), _BURST_LEAST), _LARGEST - 1)
+        burst = self.burst // 8 or fitting
         return token_bucket(rate, burst, _LATENCY)
 
 
@@ -51,32 +58,17 @@ def limits_of(document: dict[str, Any]) -> tuple[Limit | None, Limit | None]:
     """What the container may receive, and what it may send; None for no limit.
 
     The keys of the configuration go before those of runtimeConfig.bandwidth, if any of the
-    former is given. Raises CniError 7 naming the key.
+    former is given, be it as 0. Raises CniError 7 naming the key.
     """
     keys = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
     given = document
-    if not any(document.get(key) for key in keys):
-        given = _object(_object(document, "runtimeConfig"), "bandwidth")
-    ingress_rate, ingress_burst, egress_rate, egress_burst = (_bits(given, key) for key in keys)
+    if not any(key in document for key in keys):
+        given = (document.get("runtimeConfig") or {}).get("bandwidth") or {}
+    ingress_rate, ingress_burst, egress_rate, egress_burst = (given.get(key, 0) for key in keys)
     return (
         _limit(ingress_rate, ingress_burst, "ingress"),
         _limit(egress_rate, egress_burst, "egress"),
     )
-
-
-def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
-    value = document.get(key) or {}
-    if not isinstance(value, dict):
-        raise _invalid(f"{key} is {value!r}, which is no object")
-    return value
-
-
-def _bits(given: dict[str, Any], key: str) -> int:
-    # DEL asks too, whose configuration nobody has checked.
-    value = given.get(key) or 0
-    if not isinstance(value, int):
-        raise _invalid(f"{key} is {value!r}, which is no number of bits")
-    return value
 
 
 def _limit(rate: int, burst: int, direction: str) -> Limit | None:

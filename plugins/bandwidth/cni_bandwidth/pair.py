@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from libcni.netlink.link import Link, find_link
+from errno import ENODEV, ERANGE
+
+from libcni.netlink.link import Link, find_link, get_link
 from libcni.netlink.socket import Socket
 from libcni.netns import Inside
 from libcni.types.errors import INVALID_NETWORK_CONFIG, CniError
@@ -33,6 +35,19 @@ def host_end_or_none(sock: Socket, request: Request) -> Link | None:
     host = find_link(sock, index=container.peer)
     found = host is not None and host.kind == "veth" and host.peer == container.index
     return host if found else None
+
+
+def named_host_ends(sock: Socket, result: Result) -> list[Link]:
+    """What may be the host's end: the host's veths that a result names. Raises NetlinkError."""
+    names = [entry.name for entry in result.interfaces if not entry.sandbox]
+    names = [name for name in names if name and "\0" not in name]
+    links = []
+    for reply in sock.batch([get_link(name) for name in names]) if names else ():
+        if reply.check(ENODEV, ERANGE):
+            link = Link(reply.item())
+            if link.kind == "veth":
+                links.append(link)
+    return links
 
 
 def find_host_end(sock: Socket, request: Request, result: Result) -> Link:

@@ -6,10 +6,14 @@ from __future__ import annotations
 from cni_tuning import backup, interface
 from cni_tuning.config import Config, data_directory
 from cni_tuning.delete import restore
+from libcni.interface.mtu import require_ipv6_mtu
 from libcni.types.errors import KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from libcni.netlink.link import Link
+    from libcni.netlink.socket import Socket
+    from libcni.netns import Namespace
     from libcni.skel.request import Request
     from libcni.types.result import Result
 
@@ -23,7 +27,44 @@ def add(request: Request) -> Result:
     config = Config(request)
     if not config.sysctls and not config.has_link_changes:
         return result
+    if config.mtu:
+        # The addresses would go without a word (libcni/interface/mtu.py).
+        require_ipv6_mtu(_addresses_of(result, request.ifname), config.mtu)
     namespace = request.netns()
+    # Sysctls need none: a device of a user-space driver has no interface in the namespace.
+    found = _find_link(request, namespace) if config.has_link_changes else None
+    noted = interface.before(config, found[1]) if found else {}
+    if config.sysctls:
+        noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
+    path = backup.path_of(data_directory(request.config), request.attachment)
+    request.undo.push(restore, request, path)
+    kept = {name: config.sysctls[name] for name in noted.get("sysctl", ())}
+    backup.save(path, noted, request.network, request.container_id, kept)
+    if config.sysctls:
+        shown = interface.write_sysctls(namespace, config.sysctls)
+        if shown:
+            backup.save(path, {}, request.network, request.container_id, shown)
+    if found:
+        interface.apply(*found, config)
+    for entry in result.interfaces:
+        if entry.name == request.ifname and entry.sandbox:
+            entry.mac = config.mac or entry.mac
+            entry.mtu = config.mtu or entry.mtu
+    return result
+
+
+def _addresses_of(result: Result, ifname: str) -> list[str]:
+    """Those that a result gives the container's interface, or none in particular."""
+    own = {
+        index
+        for index, entry in enumerate(result.interfaces)
+        if entry.name == ifname and entry.sandbox
+    }
+    return [ip.address for ip in result.ips if ip.interface is None or ip.interface in own]
+
+
+def _find_link(request: Request, namespace: Namespace) -> tuple[Socket, Link]:
+    """A socket in the namespace, and the interface there. Raises CniError 102 without it."""
     sock, link = interface.find_interface(namespace, request.ifname)
     if link is None:
         raise CniError(
@@ -31,18 +72,4 @@ def add(request: Request) -> Result:
             f"failed to find interface {request.ifname} in {request.netns_path}",
             "an earlier plugin of the list has to make it",
         )
-    noted = interface.before(config, link)
-    if config.sysctls:
-        noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
-    path = backup.path_of(data_directory(request.config), request.attachment)
-    request.undo.push(restore, request, path)
-    backup.save(path, noted, request.network)
-    if config.sysctls:
-        interface.write_sysctls(namespace, config.sysctls)
-    if config.has_link_changes:
-        interface.apply(sock, link, config)
-    for entry in result.interfaces:
-        if entry.name == request.ifname and entry.sandbox:
-            entry.mac = config.mac or entry.mac
-            entry.mtu = config.mtu or entry.mtu
-    return result
+    return sock, link

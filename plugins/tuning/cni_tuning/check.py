@@ -9,6 +9,7 @@ from libcni.types.errors import CHECK_FAILED, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from libcni.netns import Namespace
     from libcni.skel.request import Request
 
 
@@ -17,9 +18,20 @@ def check(request: Request) -> None:
     request.require_prev_result()
     config = Config(request)
     namespace = request.netns()
-    _, link = interface.find_interface(namespace, request.ifname)
+    if config.has_link_changes:
+        _check_link(config, namespace, request.ifname)
+    for name, value in interface.read_sysctls(namespace, list(config.sysctls)).items():
+        # The kernel shows several numbers with tabs between them.
+        if value.split() != config.sysctls[name].split():
+            raise CniError(
+                CHECK_FAILED, f"sysctl net/{name}: expected {config.sysctls[name]}, found {value}"
+            )
+
+
+def _check_link(config: Config, namespace: Namespace, ifname: str) -> None:
+    _, link = interface.find_interface(namespace, ifname)
     if link is None:
-        raise CniError(CHECK_FAILED, f"interface {request.ifname}: expected, found nothing")
+        raise CniError(CHECK_FAILED, f"interface {ifname}: expected, found nothing")
     found: list[tuple[str, object, object]] = []
     if config.mac:
         found.append(("MAC address", config.mac, link.mac))
@@ -35,13 +47,7 @@ def check(request: Request) -> None:
         if expected != is_:
             raise CniError(
                 CHECK_FAILED,
-                f"{what} of {request.ifname}: expected {_shown(expected)}, found {_shown(is_)}",
-            )
-    for name, value in interface.read_sysctls(namespace, list(config.sysctls)).items():
-        # The kernel shows several numbers with tabs between them.
-        if value.split() != config.sysctls[name].split():
-            raise CniError(
-                CHECK_FAILED, f"sysctl net/{name}: expected {config.sysctls[name]}, found {value}"
+                f"{what} of {ifname}: expected {_shown(expected)}, found {_shown(is_)}",
             )
 
 

@@ -58,12 +58,13 @@ class Config:
         self.allmulticast: bool | None = given("allmulti", None)
         self.txqlen: int | None = given("txQLen", None)
         _refuse_duplicates(request, document, arguments)
-        wanted = {**(document.get("sysctl") or {}), **(arguments.get("sysctl") or {})}
-        if wanted:
-            _refuse_unlisted(wanted)
+        sources = [document.get("sysctl") or {}, arguments.get("sysctl") or {}]
+        if any(sources):
+            _refuse_unlisted({**sources[0], **sources[1]})
         # STATUS is asked without an interface.
         ifname = request.ifname or "eth0"
-        self.sysctls = {path_of(key, ifname): value for key, value in sorted(wanted.items())}
+        by_path = [_by_path(source, ifname) for source in sources]
+        self.sysctls: dict[str, str] = dict(sorted({**by_path[0], **by_path[1]}.items()))
 
     @property
     def has_link_changes(self) -> bool:
@@ -104,6 +105,23 @@ def path_of(key: str, ifname: str) -> str:
     raise invalid(f'invalid net sysctl key: "{key}"', 'it has to be below "net", as in net.core')
 
 
+def _by_path(wanted: dict[str, str], ifname: str) -> dict[str, str]:
+    """Values by path. Raises CniError 7 for one sysctl that is spelled in two ways and is to have
+    two values, or that is none."""
+    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for key, value in wanted.items():
+        path = path_of(key, ifname)
+        if found.setdefault(path, value) != value:
+            raise invalid(
+                f'sysctl keys "{keys[path]}" and "{key}" are one, and have different values: '
+                f"{found[path]} and {value}",
+                "remove one of them",
+            )
+        keys[path] = key
+    return found
+
+
 def _refuse_unlisted(wanted: dict[str, str]) -> None:
     """Raise CniError 7 for a key that the administrator's list does not have, if there is one."""
     from libcni.fs import read_file
@@ -118,20 +136,26 @@ def _refuse_unlisted(wanted: dict[str, str]) -> None:
     from libcni.boot import full_boot
 
     full_boot()
-    import re
+    from cni_tuning.re2 import matches
 
     expressions = [line.strip() for line in lines if line.strip()]
     for key in wanted:
-        try:
-            if any(re.search(expression, key) for expression in expressions):
-                continue
-        except re.error as error:
-            raise invalid(f"{ALLOWLIST}: {error.pattern!r} is no regular expression") from None
-        raise invalid(
-            f"Sysctl {key} is not allowed. Only the following sysctls are allowed: "
-            f"[{' '.join(expressions)}]",
-            f"the list is {ALLOWLIST}",
-        )
+        for expression in expressions:
+            try:
+                if matches(expression, key):
+                    break
+            except ValueError as error:
+                raise invalid(
+                    f"{ALLOWLIST}: {expression!r} is no regular expression: {error}",
+                    "its syntax is RE2's (github.com/google/re2/wiki/Syntax); README.md says "
+                    "what of it is not supported",
+                ) from None
+        else:
+            raise invalid(
+                f"Sysctl {key} is not allowed. Only the following sysctls are allowed: "
+                f"[{' '.join(expressions)}]",
+                f"the list is {ALLOWLIST}",
+            )
 
 
 def _refuse_duplicates(

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DEL: everything as it was before ADD, sysctls too, where the interface is still there."""
+"""DEL: everything as it was before ADD, sysctls too, where the interface is still there.
+
+A sysctl that has been changed since, and not by us, is not ours any more.
+"""
 
 from __future__ import annotations
 
-from cni_tuning import backup
-from cni_tuning.config import data_directory, path_of
-from libcni.types.errors import CniError
+from cni_tuning import backup, inheritance
+from cni_tuning.config import data_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def restore(request: Request, path: str) -> None:
     Raises the first CniError after trying everything; then the backup stays.
     """
     noted = backup.load(path)
+    sysctls = backup.sysctls_of(noted)
+    heirs = inheritance.find_heirs(path, request.container_id) if sysctls else []
     namespace = request.netns_or_none() if noted else None
     if namespace is not None:
         from cni_tuning import interface
@@ -36,23 +40,13 @@ def restore(request: Request, path: str) -> None:
         sock, link = interface.find_interface(namespace, request.ifname)
         if link is not None:
             attempts.attempt(interface.restore, sock, link, noted)
-        sysctls = _usable(noted.get("sysctl"))
-        if link is None:
+        values = {
+            name: inheritance.value_after(name, noted, heirs)
+            for name in sysctls
             # Those of the interface went with it.
-            sysctls = {
-                name: value for name, value in sysctls.items() if f"/{request.ifname}/" not in name
-            }
-        interface.restore_sysctls(namespace, sysctls, attempts)
+            if link is not None or f"/{request.ifname}/" not in name
+        }
+        interface.restore_sysctls(namespace, values, backup.written_of(noted), attempts)
         attempts.report()
+    inheritance.hand_on(noted, heirs)
     backup.remove(path)
-
-
-def _usable(sysctls: object) -> dict[str, str]:
-    """Names and values of a backup, which somebody may have edited."""
-    found = {}
-    for name, value in sysctls.items() if isinstance(sysctls, dict) else ():
-        try:
-            found[path_of(f"net/{name}", "")] = str(value)
-        except CniError:
-            continue
-    return found

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cni_tuning import backup
+from cni_tuning import backup, inheritance
 from cni_tuning.config import data_directory
 
 TYPE_CHECKING = False
@@ -18,4 +18,8 @@ def gc(request: Request) -> None:
     """
     valid = request.valid_attachments()
     for path in backup.stale(data_directory(request.config), request.network, valid):
+        noted = backup.load(path)
+        container_id = noted.get("container")
+        if isinstance(container_id, str):
+            inheritance.hand_on(noted, inheritance.find_heirs(path, container_id))
         backup.remove(path)

@@ -25,12 +25,18 @@ def find_interface(namespace: Namespace, ifname: str) -> tuple[Socket, Link | No
 
 
 def read_sysctls(namespace: Namespace, names: list[str]) -> dict[str, str]:
-    """Values by name. Raises CniError 7 for one that does not exist there."""
+    """Values by name, without those that can only be written, such as ipv4/route/flush.
+
+    Raises CniError 7 for one that does not exist there.
+    """
     found = {}
     with Inside(namespace):
         for name in names:
             try:
                 found[name] = sysctl.read(name)
+            except PermissionError:
+                # Not even root: writing does something, and there is no value to go back to.
+                continue
             except OSError as error:
                 import posix
 
@@ -42,18 +48,43 @@ def read_sysctls(namespace: Namespace, names: list[str]) -> dict[str, str]:
     return found
 
 
-def write_sysctls(namespace: Namespace, values: dict[str, str]) -> None:
-    """Set values by name, in order. Raises CniError 102 for the first that is refused."""
+def write_sysctls(namespace: Namespace, values: dict[str, str]) -> dict[str, str]:
+    """Set values by name, in order; returns those that the kernel shows in other words.
+
+    Raises CniError 102 for the first that is refused.
+    """
+    shown = {}
     with Inside(namespace):
         for name, value in values.items():
-            sysctl.write_if_differs(name, value)
+            if sysctl.write_if_differs(name, value) and not _is_one_of(name, [value]):
+                shown[name] = sysctl.read(name)
+    return shown
 
 
-def restore_sysctls(namespace: Namespace, values: dict[str, str], attempts: Attempts) -> None:
-    """Set values by name; one that is refused keeps no other from being set."""
+def restore_sysctls(
+    namespace: Namespace,
+    values: dict[str, str],
+    written: dict[str, list[str]],
+    attempts: Attempts,
+) -> None:
+    """Set values by name; one that is refused keeps no other from being set.
+
+    written: by name, the values that ADD has set; another one is somebody else's, and stays.
+    """
     with Inside(namespace):
         for name, value in values.items():
-            attempts.attempt(sysctl.write_if_differs, name, value)
+            if name not in written or _is_one_of(name, written[name]):
+                attempts.attempt(sysctl.write_if_differs, name, value)
+
+
+def _is_one_of(name: str, values: list[str]) -> bool:
+    """True when a sysctl has one of these values, or cannot be read."""
+    try:
+        now = sysctl.read(name).split()
+    except OSError:
+        return True
+    # The kernel shows several numbers with tabs between them.
+    return any(now == value.split() for value in values)
 
 
 def before(config: Config, link: Link) -> dict[str, Any]:

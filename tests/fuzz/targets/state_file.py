@@ -19,7 +19,13 @@ def run(data: bytes) -> None:
     try:
         os.write(fd, data)
         path = f"/proc/self/fd/{fd}"
-        properties.equal(isinstance(backup.load(path), dict), True, "tuning's file")
+        noted = backup.load(path)
+        properties.equal(isinstance(noted, dict), True, "tuning's file")
+        for name in backup.sysctls_of(noted):
+            properties.equal(name in noted["sysctl"], True, "tuning's sysctls")
+        properties.equal(isinstance(backup.since(noted), int | float), True, "tuning's time")
+        for values in backup.written_of(noted).values():
+            properties.equal(isinstance(values, list), True, "tuning's values")
         properties.equal(isinstance(state.load(path), dict | None), True, "the overlay's file")
     finally:
         os.close(fd)
@@ -33,6 +39,10 @@ def run(data: bytes) -> None:
 def seeds() -> Iterator[bytes]:
     """One of each."""
     yield b'{"mac": "02:00:00:00:00:01", "mtu": 1500, "sysctl": {"net.core.somaxconn": "500"}}'
+    yield (
+        b'{"sysctl": {"core/somaxconn": "4096"}, "network": "net", "container": "c1", '
+        b'"written": {"core/somaxconn": ["100", "200"]}, "since": 12.5}'
+    )
     yield b'{"name": "net", "type": "bridge", "ipam": {"type": "host-local"}}'
     yield bytes.fromhex("01060050000105180a01020306400000000000000000000000000000000307")
     yield bytes.fromhex("0311003500020a010203")
