@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -240,8 +241,6 @@ def test_check_notices_each_rule(node: Node) -> None:
     config = ours.add(mapping(8080), mapping(5353, protocol="udp"), backend="iptables")
     for family, lines in saved(node).items():
         for line in [line for line in lines if line.startswith("-A ")]:
-            import shlex
-
             words = shlex.split(line)
             node.host.run(family, "-t", "nat", "-D", *words[1:])
             ours.call("CHECK", config).failed(103, words[1])
@@ -265,3 +264,63 @@ def test_without_the_tool(node: Node) -> None:
     ours.add(mapping(8080), backend="iptables")
     ours.delete(variables={"PATH": "/nonexistent"})
     assert of(ours, saved(node)) == []
+
+
+def own_rules(node: Node, family: str = "iptables") -> list[str]:
+    """The rules of containers' chains, in order."""
+    return [line for line in saved(node)[family] if line.startswith("-A CNI-DN-")]
+
+
+# -- what is not quite as ADD made it -------------------------------------------------------------
+
+
+def test_order_counts(node: Node) -> None:
+    """What marks a packet has to come before what translates it."""
+    ours = node.container()
+    config = ours.add(mapping(8080), backend="iptables")
+    before = own_rules(node)
+    chain = before[0].split(" ")[1]
+    run = node.host.run
+    run("iptables", "-t", "nat", "-D", chain, "2")
+    run("iptables", "-t", "nat", *before[1].split(" "))
+    assert sorted(own_rules(node)) == sorted(before)
+    error = ours.call("CHECK", config).failed(103, chain, "order")
+    assert before[1] in error["details"]
+    ours.call("ADD", config).result()
+    assert own_rules(node) == before
+    run("iptables", "-t", "nat", "-D", chain, "2")
+    ours.call("CHECK", config).failed(103, "127.0.0.1")
+    ours.call("ADD", config).result()
+    assert own_rules(node) == before
+    ours.call("CHECK", config).succeeded()
+
+
+CONDITIONS = {
+    "conditionsV4": ["-s", "10.8.0.0/255.255.255.0", "-m", "conntrack", "--ctstate", "NEW"]
+}
+
+
+@pytest.mark.parametrize("source", ["10.8.0.0/23", "", "second"])
+def test_conditions_are_compared(node: Node, variant: dict[str, str], source: str) -> None:
+    """Another one, none, or a second jump without any."""
+    ours = node.container()
+    tool = f"/usr/sbin/iptables-{variant['VARIANT']}"
+    config = ours.config(mapping(8080), mapping(5353, protocol="udp"), **CONDITIONS)
+    for _ in range(2):
+        ours.call("ADD", config, variables=variant).result()
+        ours.call("CHECK", config, variables=variant).succeeded()
+        jumps = saved(node, variant["VARIANT"])["iptables"]
+        [jump] = [line for line in jumps if "--dports 8080" in line]
+    if source != "second":
+        node.host.run(tool, "-t", "nat", "-D", *shlex.split(jump)[1:])
+    else:
+        source = ""
+    other = jump.replace("-s 10.8.0.0/24", f"-s {source}" if source else "")
+    node.host.run(tool, "-t", "nat", *shlex.split(other))
+    ours.call("CHECK", config, variables=variant).failed(103, "CNI-DN-")
+    ours.call("ADD", config, variables=variant).result()
+    ours.call("CHECK", config, variables=variant).succeeded()
+    ours.delete(variables=variant)
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    if variant["VARIANT"] == "legacy":
+        node.host.expect_leftovers("iptables-legacy keeps its shared chains")

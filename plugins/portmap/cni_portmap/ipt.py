@@ -26,7 +26,7 @@ from libcni import iptables, orphans
 from libcni.attachment import Attachment
 from libcni.inet import Prefix, ntop, pton
 from libcni.netns_lock import NamespaceLock
-from libcni.types.errors import CHECK_FAILED, CniError
+from libcni.types.errors import CHECK_FAILED, KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _comment_text(attachment: Attachment) -> str:
 class Rules:
     """What an attachment needs for one IP version, as `iptables-save` shows it."""
 
-    __slots__ = ("chain", "entries", "own", "version")
+    __slots__ = ("chain", "conditional", "entries", "own", "version")
 
     def __init__(
         self, attachment: Attachment, config: Config, target: Prefix, claims: list[Claim]
@@ -61,6 +61,7 @@ class Rules:
             if claim.family == target.family
             for line in self._translations(config, target, claim)
         ]
+        self.conditional = self.version in config.conditions
         self.entries = self._jumps(attachment, config, claims)
 
     def _translations(self, config: Config, target: Prefix, claim: Claim) -> list[str]:
@@ -109,17 +110,73 @@ class Rules:
                 )
         return [line.replace("  ", " ") for line in lines]
 
+    def lines(self, saved: list[str]) -> list[str]:
+        """What makes `saved` have these rules and none else of the attachment's.
+
+        The chain is written anew when any of its rules is missing, is another one or has another
+        place: what is appended behind a DNAT is never reached. Jumps with conditions are always
+        made anew, as only the tool could compare them.
+        """
+        lines = []
+        shown = [line for line in saved if line.startswith(f"-A {self.chain} ")]
+        exists = any(line.startswith(f":{self.chain} ") for line in saved)
+        if not exists or shown != self.own:
+            lines += [f"-F {self.chain}" if exists else f"-N {self.chain}", *self.own]
+        jumps = _jumps_to(saved, self.chain)
+        if self.conditional or sorted(jumps) != sorted(self.entries):
+            lines += ["-D" + line[2:] for line in jumps]
+            lines += self.entries
+        return lines
+
     def missing(self, saved: list[str]) -> list[str]:
-        """The rules that are not in `saved`; conditions are not compared."""
+        """The rules that are not in `saved`; of those with conditions see `check_conditions`."""
         shown = set(saved)
         absent = [line for line in self.own if line not in shown]
-        jumps = [line for line in saved if line.endswith(f"-j {self.chain}")]
+        jumps = _jumps_to(saved, self.chain)
         for line in self.entries:
-            match = " -m multiport --dports " + line.split(" --dports ")[1].split(" ")[0] + " "
-            protocol = " " + line.split(f"-A {_ENTRY} ")[1].split(" -m ")[0] + " "
-            if not any(match in jump and protocol in jump for jump in jumps):
+            if not self.conditional:
+                found = line in jumps
+            else:
+                # A second one for the same ports may have no conditions.
+                found = sum(_ports_of(jump) == _ports_of(line) for jump in jumps) == 1
+            if not found:
                 absent.append(line)
         return absent
+
+    def is_in_order(self, saved: list[str]) -> bool:
+        """True if the rules of the chain, none of which is missing, follow each other."""
+        places = [saved.index(line) for line in self.own]
+        return places == sorted(places)
+
+    def check_conditions(self) -> None:
+        """Have the tool compare the jumps' conditions. Raises CniError 103, 11."""
+        if not self.conditional:
+            return
+        try:
+            iptables.restore(self.version, TABLE, ["-C" + line[2:] for line in self.entries])
+        except CniError as error:
+            if error.code != KERNEL:
+                raise
+            raise CniError(
+                CHECK_FAILED,
+                f"portmap: {_tool(self.version)} table {TABLE}: the jumps to {self.chain} do not "
+                f"have the conditions of conditionsV{self.version}",
+                error.msg,
+            ) from error
+
+
+def _jumps_to(saved: list[str], chain: str) -> list[str]:
+    return [line for line in saved if line.startswith("-A ") and line.endswith(f" -j {chain}")]
+
+
+def _ports_of(jump: str) -> tuple[str, str]:
+    """The protocol and the ports that a rule of CNI-HOSTPORT-DNAT is for."""
+    words = jump.split(" ")
+    return _after(words, "-p"), _after(words, "--dports")
+
+
+def _tool(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"
 
 
 def _word(word: str) -> str:
@@ -209,10 +266,7 @@ def _missing(config: Config, rules: Rules) -> Callable[[list[str]], list[str]]:
     """What `iptables.ensure` asks for: the lines that `saved` lacks."""
 
     def missing(saved: list[str]) -> list[str]:
-        lines = _frame(config, saved)
-        if not any(line.startswith(f":{rules.chain} ") for line in saved):
-            lines.append(f"-N {rules.chain}")
-        return lines + rules.missing(saved)
+        return _frame(config, saved) + rules.lines(saved)
 
     return missing
 
@@ -283,18 +337,26 @@ def _holders(saved: list[str]) -> dict[str, tuple[str, str, bool]]:
 def check(
     attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
 ) -> None:
-    """Raise CniError 103 naming the first rule that is missing."""
+    """Raise CniError 103 naming the first rule that is missing, or a chain whose order is not
+    ADD's, or whose jumps have other conditions."""
     for rules in _sorted_out(attachment, config, targets, claims):
         saved = iptables.save(rules.version, TABLE)
         missing = [line for line in _frame(config, saved) if line[1] != "N"]
         missing += rules.missing(saved)
         if missing:
-            name = "iptables" if rules.version == 4 else "ip6tables"
             raise CniError(
                 CHECK_FAILED,
-                f"portmap: {name} table {TABLE} lacks {missing[0][3:]}",
+                f"portmap: {_tool(rules.version)} table {TABLE} lacks {missing[0][3:]}",
                 "; ".join(missing[1:]),
             )
+        if not rules.is_in_order(saved):
+            raise CniError(
+                CHECK_FAILED,
+                f"portmap: {_tool(rules.version)} table {TABLE}: the rules of {rules.chain} are "
+                "in another order",
+                f"expected {'; '.join(rules.own)}",
+            )
+        rules.check_conditions()
 
 
 def remove_legacy(attachment: Attachment, families: list[int]) -> set[bytes]:
