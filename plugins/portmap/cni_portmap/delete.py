@@ -93,8 +93,7 @@ def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> N
         freed = steps.attempt(remove_orphans, sock, attachment.comment) or []
     led_to: set[bytes] = set()
     if has_theirs:
-        led_to = leftovers.targets(sock, attachment)
-        steps.attempt(_remove_leftovers, sock, attachment)
+        led_to = steps.attempt(remove_leftovers, sock, attachment) or set()
     if freed or led_to:
         from cni_portmap import flows
 
@@ -106,9 +105,16 @@ def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> N
         leave(sock)
 
 
-def _remove_leftovers(sock: Socket, attachment: Attachment) -> None:
+def remove_leftovers(sock: Socket, attachment: Attachment) -> set[bytes]:
+    """Remove what iptables, and Go's nftables backend, hold of it. Idempotent.
+
+    Returns the addresses, packed, that it led to. Raises NetlinkError, CniError 11.
+    """
+    led_to: set[bytes] = set()
     for _ in attempts("portmap"):
         number = generation(sock.batch([get_generation()])[0])
-        changes = leftovers.removal(sock, attachment)
+        changes, targets = leftovers.removal(sock, attachment)
+        led_to |= targets
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
-            return
+            break
+    return led_to
