@@ -20,7 +20,7 @@ from libcni.netlink.codec import (
     malformed,
     required,
 )
-from libcni.netlink.socket import NetlinkError, Reply, Socket
+from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Reply, Socket
 from libcni.netlink.tables.nft import ELEMENTS, ELEMENTS_ATTRIBUTES, SET, SET_ATTRIBUTES
 from libcni.nftables.transaction import NFTABLES, comment_of
 
@@ -162,6 +162,23 @@ def elements(sock: Socket, table: Table, name: str) -> list[bytes]:
     """All elements of a set as raw messages of some 100 each; none if there is no such set."""
     message = _elements(_GET_ELEMENTS, NLM_F_REQUEST, table, name, None, "list")
     return _dump(sock, message)
+
+
+def is_empty(table: Table, name: str) -> bool:
+    """True for a set without elements; False if there is no such set, too. Raises NetlinkError.
+
+    Reads some hundred elements at most.
+    """
+    sock = Socket(NETLINK_NETFILTER)
+    try:
+        message = _elements(_GET_ELEMENTS, NLM_F_REQUEST, table, name, None, "look into")
+        return not any(map(read_elements, sock.beginning(message)))
+    except NetlinkError as error:
+        if error.errno == ENOENT:
+            return False
+        raise
+    finally:
+        sock.close()
 
 
 def owned(sock: Socket, table: Table, name: str, comment: str) -> list[bytes]:

@@ -135,19 +135,30 @@ CLAIMS = st.builds(
 )
 
 
-@given(st.lists(CLAIMS, max_size=8), st.booleans(), st.booleans(), st.booleans())
+@given(
+    st.lists(CLAIMS, max_size=8),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((b"", b"12345678")),
+)
 def test_record_comes_back(
-    claims: list[Claim], dual: bool, conditional: bool, host_end: bool
+    claims: list[Claim], dual: bool, conditional: bool, host_end: bool, digest: bytes
 ) -> None:
     prefixes = [Prefix.parse("10.1.2.3/24"), Prefix.parse("fd00::3/64")][: 1 + dual]
-    data = Record(claims, prefixes, conditional, host_end).pack(1000)
+    record = Record(claims, prefixes, conditional, host_end)
+    record.digest = digest
+    data = record.pack(1000)
     assert data is not None
     again = unpack(data)
     assert again is not None
     assert again.targets == prefixes
     assert (again.conditional, again.host_end) == (conditional, host_end)
+    assert again.digest == digest
     assert [repr(c) for c in again.claims] == [repr(c) for c in claims]
-    assert Record(claims, prefixes, conditional, host_end).pack(len(data) - 1) is None
+    assert record.pack(len(data) - 1) is None
+    if digest:
+        assert unpack(data[:-1]) is None
 
 
 @given(st.binary(max_size=40))

@@ -123,18 +123,10 @@ class Rules:
         """What makes `saved` have these rules and none else of the attachment's.
 
         The chain is written anew when any of its rules is missing, is another one or has another
-        place: what is appended behind a DNAT is never reached. Jumps with conditions are always
-        made anew, as only the tool could compare them.
+        place: what is appended behind a DNAT is never reached. Jumps whose conditions the tool
+        writes in another way are made anew.
         """
-        lines = []
-        exists, wanted = _has_chain(saved, self.chain), [*self.own, self.mark]
-        if not exists or _rules_of(saved, self.chain) != wanted:
-            lines += [f"-F {self.chain}" if exists else f"-N {self.chain}", *wanted]
-        jumps = _jumps_to(saved, self.chain)
-        if self.conditional or sorted(jumps) != sorted(self.entries):
-            lines += ["-D" + line[2:] for line in jumps]
-            lines += self.entries
-        return lines
+        return _replacement(saved, self.chain, [*self.own, self.mark], self.entries)
 
     def missing(self, saved: list[str]) -> list[str]:
         """The rules that are not in `saved`; of those with conditions see `check_conditions`."""
@@ -171,6 +163,22 @@ class Rules:
                 f"have the conditions of conditionsV{self.version}",
                 error.msg,
             ) from error
+
+
+def _replacement(
+    saved: list[str], chain: str, own: list[str], jumps: list[str], is_wanted: bool = True
+) -> list[str]:
+    """What makes `saved` have a chain of these rules and these jumps to it, or neither."""
+    exists, there = _has_chain(saved, chain), _jumps_to(saved, chain)
+    lines = []
+    if is_wanted and (not exists or _rules_of(saved, chain) != own):
+        lines += [f"-F {chain}" if exists else f"-N {chain}", *own]
+    if sorted(there) != sorted(jumps):
+        lines += ["-D" + line[2:] for line in there]
+        lines += jumps
+    if exists and not is_wanted:
+        lines += [f"-F {chain}", f"-X {chain}"]
+    return lines
 
 
 def _chain_for(attachment: Attachment, saved: list[str]) -> str:
@@ -274,12 +282,13 @@ def ensure(
     config: Config,
     targets: dict[int, Prefix],
     claims: list[Claim],
-    undo: Callable[[], None],
-) -> None:
-    """Make chain and rules. Idempotent. undo: called before the first change.
+    undo: Callable[..., None],
+) -> tuple[int, ...]:
+    """Make chain and rules; returns for which versions of IP. Idempotent.
 
-    Raises CniError 101 naming the holder of a port with nothing changed, 11 when the lock is not
-    to be had, 102 when iptables refuses or is missing.
+    undo: called before the first change, with what puts back what the attachment had before, if
+    it had anything. Raises CniError 101 naming the holder of a port with nothing changed, 11 when
+    the lock is not to be had, 102 when iptables refuses or is missing.
     """
     orphans.hold(attachment)
     plain = [c for c in claims if VERSIONS[c.family] not in config.conditions]
@@ -289,9 +298,24 @@ def ensure(
         for rules, saved in families:
             mine = [c for c in plain if VERSIONS[c.family] == rules.version]
             refuse_taken(attachment, mine, saved)
-        undo()
+        if any(_has_chain(saved, rules.chain) for rules, saved in families):
+            undo(_put_back, [(rules.version, rules.chain, saved) for rules, saved in families])
+        else:
+            undo()
         for rules, saved in families:
             iptables.ensure(rules.version, TABLE, _missing(config, rules), saved)
+    return tuple([rules.version for rules, _ in families])
+
+
+def _put_back(before: list[tuple[int, str, list[str]]]) -> None:
+    """After an ADD again that failed: let chains be as they were. (version, chain, saved)."""
+    for version, chain, old in before:
+        now = iptables.save(version, TABLE)
+        lines = _replacement(
+            now, chain, _rules_of(old, chain), _jumps_to(old, chain), _has_chain(old, chain)
+        )
+        if lines:
+            iptables.restore(version, TABLE, lines)
 
 
 def _missing(config: Config, rules: Rules) -> Callable[[list[str]], list[str]]:

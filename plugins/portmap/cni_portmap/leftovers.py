@@ -30,6 +30,7 @@ NAT_TABLES = (rules.Table(IPV4, "nat"), rules.Table(IPV6, "nat"))
 #: The length of an address in each.
 _SIZES = dict(zip(NAT_TABLES, (4, 16), strict=True))
 _GO_TABLES = (rules.Table(IPV4, "cni_hostport"), rules.Table(IPV6, "cni_hostport"))
+_VERSIONS = {IPV4: 4, IPV6: 6}
 _GO_CHAINS = ("hostports", "hostip_hostports", "masquerading")
 #: The chains of all containers that jump to those of one: now, and up to version 0.7.
 ENTRIES = {"CNI-DN-": "CNI-HOSTPORT-DNAT", "CNI-SN-": "CNI-HOSTPORT-SNAT"}
@@ -79,20 +80,24 @@ def are_there(replies: list[Reply]) -> bool:
     return not all(reply.error for reply in replies)
 
 
-def removal(sock: Socket, attachment: Attachment) -> tuple[list[Message], set[bytes]]:
-    """Messages that remove what nftables holds of the attachment.
+def removal(
+    sock: Socket, attachment: Attachment, versions: tuple[int, ...] = (4, 6)
+) -> tuple[list[Message], set[bytes]]:
+    """Messages that remove what nftables holds of the attachment for these versions of IP.
 
     And the addresses, packed, that its chains of iptables-nft lead to.
     """
     changes: list[Message] = []
     led_to: set[bytes] = set()
     for table, size in _SIZES.items():
+        if _VERSIONS[table.family] not in versions:
+            continue
         for chain, entry in _names(attachment):
             content = table.rules(sock, chain)
             if is_of(owner(content), attachment):
                 led_to |= _targets(content, size)
                 changes += _chain(sock, table, chain, entry)
-    for table in _GO_TABLES:
+    for table in [table for table in _GO_TABLES if _VERSIONS[table.family] in versions]:
         for chain in _GO_CHAINS:
             changes += [
                 table.delete_rule(chain, rule)
