@@ -7,7 +7,7 @@ their handle. Making a table or chain that exists already, as it is, succeeds.
 
 from __future__ import annotations
 
-from _struct import pack, unpack_from
+from _struct import pack
 from errno import ENOENT
 
 from libcni.netlink.codec import (
@@ -17,6 +17,7 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    attributes,
     encode,
     required,
 )
@@ -39,7 +40,6 @@ _GET_RULE = NFTABLES | 7
 _DELETE_RULE = NFTABLES | 8
 
 _EXPRESSIONS = 4  # NFTA_RULE_EXPRESSIONS
-_NESTED = 0x8000
 #: Expressions that show how much they have seen.
 _COUNTING = (b"counter", b"quota", b"last", b"connlimit")
 
@@ -268,26 +268,14 @@ def handle_of(rule: bytes) -> int:
 def constant_part(rule: bytes) -> bytes:
     """The expressions of a raw rule, without what counts packets: alike for rules that are."""
     parts = []
-    for number, expressions in _attributes(rule, 4):
+    for number, expressions in attributes(rule, 4):
         if number != _EXPRESSIONS:
             continue
-        for _, expression in _attributes(expressions, 0):
-            held = dict(_attributes(expression, 0))
+        for _, expression in attributes(expressions, 0):
+            held = dict(attributes(expression, 0))
             name = held.get(1, b"")  # NFTA_EXPR_NAME
             parts.append(name if name.rstrip(b"\0") in _COUNTING else expression)
     return b"".join(parts)
-
-
-def _attributes(data: bytes, offset: int) -> list[tuple[int, bytes]]:
-    """(number, content) of netlink attributes, as far as they are whole."""
-    found = []
-    while offset + 4 <= len(data):
-        length, number = unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found.append((number & ~_NESTED, data[offset + 4 : offset + length]))
-        offset += (length + 3) & ~3
-    return found
 
 
 def looks_up(rule: bytes, set_name: str) -> bool:
