@@ -495,6 +495,18 @@ def test_range(node: Node, backend: str) -> None:
     ours.call("CHECK", config).succeeded()
 
 
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_ranges_that_say_the_same(node: Node, backend: str) -> None:
+    ours = node.container()
+    wanted = [mapping(8005, 95), mapping(8000, 90, hostPortEnd=8010)]
+    config = ours.add(*wanted, mapping(8010, 100, hostPortEnd=8012), backend=backend)
+    for offset in (4, 5, 6, 11):
+        server = listen(ours.netns, 90 + offset)
+        assert source_of(server, node.client, HOST, 8000 + offset) == "10.8.0.2"
+        server.close()
+    ours.call("CHECK", config).succeeded()
+
+
 def test_large_range(node: Node) -> None:
     ours = node.container()
     config = ours.add(mapping(10000, 10000, hostPortEnd=14999, protocol="udp"))

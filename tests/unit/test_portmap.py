@@ -69,7 +69,7 @@ def test_claims() -> None:
     ("entries", "words"),
     [
         ([(80, 80), (80, 81)], "mapped twice"),
-        ([(80, 80, 90), (85, 85, 95)], "overlaps"),
+        ([(80, 80, 90), (85, 86, 95)], "mapped twice"),
         ([(80, 80, 90), (85, 1)], "mapped twice"),
         ([(80, 65530, 90)], "65540"),
         ([(90, 1, 80)], "hostPortEnd 80"),
@@ -83,6 +83,26 @@ def test_refused(entries: list[tuple[int, ...]], words: str) -> None:
     with pytest.raises(CniError, match=words) as caught:
         parse(rows, TARGETS)
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([(8005, 85), (8000, 80, 8010)], [(8005, 1, 85), (8000, 5, 80), (8006, 5, 86)]),
+        ([(8000, 80, 8010), (8005, 85)], [(8000, 11, 80)]),
+        ([(8000, 80, 8010), (8005, 85, 8015)], [(8000, 11, 80), (8011, 5, 91)]),
+        ([(8000, 80, 8010), (8000, 80, 8010)], [(8000, 11, 80)]),
+    ],
+)
+def test_what_is_mapped_twice_to_the_same_is_mapped_once(
+    entries: list[tuple[int, ...]], expected: list[tuple[int, int, int]]
+) -> None:
+    rows = [
+        {"hostPort": e[0], "containerPort": e[1], **({"hostPortEnd": e[2]} if e[2:] else {})}
+        for e in entries
+    ]
+    found = parse(rows, {AF_INET: TARGETS[AF_INET]})
+    assert [(claim.port, claim.count, claim.target_port) for claim in found] == expected
 
 
 def test_targets_as_in_go() -> None:
