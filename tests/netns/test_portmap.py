@@ -28,7 +28,7 @@ from tests.netns.portmap_network import (
     source_of,
     within,
 )
-from tests.rig import plugins
+from tests.rig import isolation, plugins
 from tests.rig.capabilities import WITHOUT_NET_ADMIN
 from tests.rig.killed import killed_after
 
@@ -735,6 +735,29 @@ def test_check_notices(node: Node, breakage: str) -> None:
         ours.call("CHECK", config).succeeded()
     else:
         node.host.run("nft", "delete element inet adder_portmap ports4 { tcp . 8080 }")
+
+
+IDLE = {
+    "add table inet adder_portmap { flags dormant; }": "dormant",
+    "flush chain inet adder_portmap output; delete chain inet adder_portmap output; "
+    "add chain inet adder_portmap output; add rule inet adder_portmap output "
+    'fib daddr type local jump hostports comment "to this host, output"': "output",
+    "flush chain inet adder_portmap output; delete chain inet adder_portmap output; "
+    "add chain inet adder_portmap output { type nat hook output priority 50; }; "
+    "add rule inet adder_portmap output "
+    'fib daddr type local jump hostports comment "to this host, output"': "output",
+}
+
+
+@pytest.mark.parametrize("breakage", IDLE)
+def test_check_notices_what_the_kernel_does_not_call(node: Node, breakage: str) -> None:
+    ours = node.container()
+    config = ours.add(mapping(8080))
+    isolation.command("nft", breakage)
+    ours.call("CHECK", config).failed(103, IDLE[breakage])
+    isolation.command("nft", f"add table inet {TABLE}")
+    if IDLE[breakage] == "dormant":
+        ours.call("CHECK", config).succeeded()
 
 
 def test_check_notices_route_localnet(node: Node) -> None:

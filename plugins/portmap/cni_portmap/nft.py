@@ -186,6 +186,9 @@ def check(attachment: Attachment, made: Record, sources: list[tuple[str, bytes]]
     absent = table.missing_rule(existing, sources)
     if absent:
         raise _differs(f"the rule {absent!r} in table inet {TABLE.name}", "missing")
+    idle = TABLE.idle(sock, table.HOOKS)
+    if idle:
+        raise CniError(CHECK_FAILED, f"portmap: nftables: {idle}", "so mappings do not work")
     comment, own = attachment.comment, attachment.set_key
     wanted = [
         (table.place(claim), element, claim, offset)
