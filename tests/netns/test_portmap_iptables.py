@@ -498,6 +498,20 @@ def test_two_interfaces_of_gos(node: Node, go: Runner, variant: dict[str, str]) 
     ours.call("CHECK", second, variables=variant, ifname="eth1").succeeded()
     ours.delete(variables=variant, ifname="eth1")
     assert of(ours, saved(node, variant["VARIANT"])) == []
+    # A second one of ours beside a first one of Go's takes nothing away.
+    go("portmap", "ADD", first, ifname="eth0", **options).result()
+    before = of(ours, saved(node, variant["VARIANT"]))
+    for backend in ("nftables", "iptables"):
+        config = {**second, "backend": backend}
+        for _ in range(2):
+            ours.call("ADD", config, variables=variant, ifname="eth1").result()
+        ours.call("CHECK", config, variables=variant, ifname="eth1").succeeded()
+        assert set(before) <= set(of(ours, saved(node, variant["VARIANT"])))
+    ours.call("CHECK", first, variables=variant).succeeded()
+    ours.delete(variables=variant)
+    ours.call("CHECK", second, variables=variant, ifname="eth1").succeeded()
+    ours.delete(variables=variant, ifname="eth1")
+    assert of(ours, saved(node, variant["VARIANT"])) == []
     ours.call("ADD", second, variables=variant, ifname="eth1").result()
     go("portmap", "DEL", second, ifname="eth1", **options).succeeded()
     assert of(ours, saved(node, variant["VARIANT"])) == []

@@ -264,7 +264,7 @@ def test_chain_names_are_gos() -> None:
 def test_multiport_holds_fifteen() -> None:
     ports = [Claim(AF_INET, 6, b"", 100 + n, 1, TARGETS[AF_INET], 80) for n in range(16)]
     ports.append(Claim(AF_INET, 6, b"", 8000, 10, TARGETS[AF_INET], 8000))
-    rules = ipt.Rules(POD, Config(request()), Prefix.parse("10.1.2.3/24"), ports, [])
+    rules = ipt.Rules(POD, Config(request()), Prefix.parse("10.1.2.3/24"), ports, [], True)
     groups = [line.split("--dports ")[1].split(" ")[0] for line in rules.entries]
     assert groups == [",".join(str(100 + n) for n in range(15)), "115,8000:8009"]
     assert rules.own[-1].endswith("--to-destination 10.1.2.3:8000-8009/8000")

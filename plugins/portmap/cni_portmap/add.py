@@ -31,8 +31,8 @@ def add(request: Request) -> Result:
     What the attachment has from an ADD before is replaced, by whichever backend it was made;
     iptables-legacy is only asked where the ADD is by iptables. Raises CniError: 7 for what
     cannot be, 101 for a port that another container has, before anything has changed; then, and
-    after any other failure, everything is as it was, but that what another backend than this
-    ADD's had made stays gone if only the result could not be written.
+    after any other failure, everything is as it was, but that what this ADD does not replace by
+    itself (see `_Leftovers`) stays gone if only the result could not be written.
     """
     result = request.chained_result()
     config = Config(request)
@@ -84,22 +84,28 @@ def _take(
             if config.backend or not (error.errno in (ENOENT, *UNSUPPORTED) or is_missing()):
                 raise
         else:
-            return _Leftovers(request.attachment).leave if is_in_iptables else None
+            return _Leftovers(request.attachment, targets).leave if is_in_iptables else None
     from cni_portmap import ipt
 
     versions = ipt.ensure(request.attachment, config, targets, claims, undo)
-    return _Leftovers(request.attachment, versions).leave
+    return _Leftovers(request.attachment, targets, versions).leave
 
 
 class _Leftovers:
     """What an ADD before has made that this one does not replace by itself.
 
-    versions: those of IP that this one has made rules of iptables for.
+    targets: where this one leads. versions: those of IP that it has made rules of iptables for.
     """
 
-    __slots__ = ("_attachment", "_versions")
+    __slots__ = ("_addresses", "_attachment", "_versions")
 
-    def __init__(self, attachment: Attachment, versions: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        attachment: Attachment,
+        targets: dict[int, Prefix],
+        versions: tuple[int, ...] = (),
+    ) -> None:
+        self._addresses = {target.packed for target in targets.values()}
         self._attachment = attachment
         self._versions = versions
 
@@ -113,7 +119,7 @@ class _Leftovers:
         sock = find_socket()
         led_to: set[bytes] = set()
         if sock is not None and others:
-            led_to = delete.remove_leftovers(sock, self._attachment, others)
+            led_to = delete.remove_leftovers(sock, self._attachment, others, self._addresses)
         if self._versions:
             delete.remove_ours(self._attachment)
             from libcni.legacy_tables import legacy_versions
@@ -122,7 +128,7 @@ class _Leftovers:
             if legacy:
                 from cni_portmap import ipt
 
-                led_to |= ipt.remove_legacy(self._attachment, legacy)
+                led_to |= ipt.remove_legacy(self._attachment, legacy, marked=True)
         forget_translated(led_to)
 
 

@@ -121,17 +121,20 @@ def remove_ours(attachment: Attachment) -> None:
 
 
 def remove_leftovers(
-    sock: Socket, attachment: Attachment, versions: tuple[int, ...] = (4, 6)
+    sock: Socket,
+    attachment: Attachment,
+    versions: tuple[int, ...] = (4, 6),
+    addresses: set[bytes] | None = None,
 ) -> set[bytes]:
     """Remove what iptables-nft, and Go's nftables backend, hold of it. Idempotent.
 
-    versions: of IP. Returns the addresses, packed, that it led to. Raises NetlinkError, and
-    CniError 11.
+    versions: of IP. addresses: see `leftovers.removal`. Returns the addresses, packed, that it
+    led to. Raises NetlinkError, CniError 11.
     """
     led_to: set[bytes] = set()
     for _ in attempts("portmap"):
         number = generation(sock.batch([get_generation()])[0])
-        changes, targets = leftovers.removal(sock, attachment, versions)
+        changes, targets = leftovers.removal(sock, attachment, versions, addresses)
         led_to |= targets
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
             break

@@ -59,10 +59,14 @@ class Rules:
         target: Prefix,
         claims: list[Claim],
         saved: list[str],
+        are_new: bool,
     ) -> None:
-        """saved: what there is, which decides about the chain; see `leftovers`."""
+        """saved: what there is, which decides about the chain; see `leftovers`.
+
+        are_new: the rules are to be made.
+        """
         self.version = 4 if len(target.packed) == 4 else 6
-        self.chain = _chain_for(attachment, saved)
+        self.chain = _chain_for(attachment, saved, target.packed if are_new else b"")
         self.mark = f"-A {self.chain} -m comment --comment {iptables.quoted(attachment.comment)}"
         self.own = [
             line
@@ -181,14 +185,22 @@ def _replacement(
     return lines
 
 
-def _chain_for(attachment: Attachment, saved: list[str]) -> str:
-    """Go's chain, unless another interface of the container has it."""
+def _chain_for(attachment: Attachment, saved: list[str], target: bytes) -> str:
+    """Go's chain, unless another interface of the container has it.
+
+    target: where rules are to lead that are to be made: a chain that does not say whose it is is
+    not written anew if it leads somewhere else.
+    """
     own = leftovers.own_chain_name(attachment)
     shared = leftovers.chain_name(attachment.network, attachment.container_id)
     if _has_chain(saved, own):
         return own
-    marks = [mark for line in _rules_of(saved, shared) if (mark := _mark(line))]
-    return shared if not marks or leftovers.is_of(marks[0], attachment) else own
+    content = _rules_of(saved, shared)
+    marks = [mark for line in content if (mark := _mark(line))]
+    if marks:
+        return shared if leftovers.is_of(marks[0], attachment) else own
+    led_to = {_packed(_after(line.split(" "), "--to-destination")) for line in content}
+    return own if target and led_to - {target, b""} else shared
 
 
 def _has_chain(saved: list[str], chain: str) -> bool:
@@ -266,14 +278,18 @@ def _frame(config: Config, saved: list[str]) -> list[str]:
 
 
 def _sorted_out(
-    attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
+    attachment: Attachment,
+    config: Config,
+    targets: dict[int, Prefix],
+    claims: list[Claim],
+    are_new: bool,
 ) -> list[tuple[Rules, list[str]]]:
     """The rules for each IP version that has any, and what `iptables-save` shows of it now."""
     found = []
     for family, target in targets.items():
         if any(claim.family == family for claim in claims):
             saved = iptables.save(VERSIONS[family], TABLE)
-            found.append((Rules(attachment, config, target, claims, saved), saved))
+            found.append((Rules(attachment, config, target, claims, saved, are_new), saved))
     return found
 
 
@@ -294,7 +310,7 @@ def ensure(
     plain = [c for c in claims if VERSIONS[c.family] not in config.conditions]
     with NamespaceLock():
         refuse_taken_by_nftables(attachment, plain)
-        families = _sorted_out(attachment, config, targets, claims)
+        families = _sorted_out(attachment, config, targets, claims, True)
         for rules, saved in families:
             mine = [c for c in plain if VERSIONS[c.family] == rules.version]
             refuse_taken(attachment, mine, saved)
@@ -443,7 +459,7 @@ def check(
 ) -> None:
     """Raise CniError 103 naming the first rule that is missing, or a chain whose order is not
     ADD's, or whose jumps have other conditions."""
-    for rules, saved in _sorted_out(attachment, config, targets, claims):
+    for rules, saved in _sorted_out(attachment, config, targets, claims, False):
         missing = [line for line in _frame(config, saved) if line[1] != "N"]
         missing += rules.missing(saved)
         if missing:
@@ -462,16 +478,20 @@ def check(
         rules.check_conditions()
 
 
-def remove_legacy(attachment: Attachment, families: list[int]) -> set[bytes]:
+def remove_legacy(attachment: Attachment, families: list[int], marked: bool = False) -> set[bytes]:
     """Remove the attachment's rules and chains from iptables-legacy. Idempotent.
 
-    families: the IP versions that have a nat table there. Without the tool nothing is done.
-    Returns the addresses, packed, that they led to. Raises CniError 11 or 102.
+    families: the IP versions that have a nat table there. marked: only chains that say that they
+    are the attachment's. Without the tool nothing is done. Returns the addresses, packed, that
+    they led to. Raises CniError 11 or 102.
     """
     chains = leftovers.own_chains(attachment)
 
     def is_meant(chain: str, holder: _Holder | None) -> bool:
-        return chain in chains and leftovers.is_of(holder.comment if holder else "", attachment)
+        mark = holder.comment if holder else ""
+        if marked and not mark:
+            return False
+        return chain in chains and leftovers.is_of(mark, attachment)
 
     led_to: set[bytes] = set()
     for version in families:

@@ -81,9 +81,15 @@ def are_there(replies: list[Reply]) -> bool:
 
 
 def removal(
-    sock: Socket, attachment: Attachment, versions: tuple[int, ...] = (4, 6)
+    sock: Socket,
+    attachment: Attachment,
+    versions: tuple[int, ...] = (4, 6),
+    addresses: set[bytes] | None = None,
 ) -> tuple[list[Message], set[bytes]]:
     """Messages that remove what nftables holds of the attachment for these versions of IP.
+
+    addresses: the container's, packed, where it is an ADD that removes. What does not say whose
+    it is then goes only if it leads to these: it may be another interface's, made by Go's.
 
     And the addresses, packed, that its chains of iptables-nft lead to.
     """
@@ -94,9 +100,12 @@ def removal(
             continue
         for chain, entry in _names(attachment):
             content = table.rules(sock, chain)
-            if is_of(owner(content), attachment):
-                led_to |= _targets(content, size)
+            mark, there = owner(content), _targets(content, size)
+            if is_of(mark, attachment) and (addresses is None or mark or there <= addresses):
+                led_to |= there
                 changes += _chain(sock, table, chain, entry)
+    if addresses is not None:
+        return changes, led_to
     for table in [table for table in _GO_TABLES if _VERSIONS[table.family] in versions]:
         for chain in _GO_CHAINS:
             changes += [
