@@ -14,6 +14,12 @@ from typing import Any
 
 import pytest
 
+from cni_portmap import nft
+from cni_portmap.holders import lookup
+from cni_portmap.record import unpack
+from cni_portmap.table import OWNERS
+from libcni.attachment import Attachment
+from libcni.nftables.transaction import open_socket
 from libcni.types.errors import CONFLICT, INVALID_NETWORK_CONFIG, KERNEL
 from tests.netns.portmap_network import (
     HOST,
@@ -660,6 +666,24 @@ def test_conditions_are_compared(node: Node, what: str) -> None:
     ours.call("CHECK", config).succeeded()
     ours.delete()
     assert MINE not in node.host.run("nft", "list", "table", "inet", TABLE)
+
+
+def test_a_record_without_the_digest(node: Node) -> None:
+    """As the version before made it: its attachments are not found wanting."""
+    ours = node.container()
+    config = ours.add(mapping(8080), conditionsV4=["ip", "saddr", "10.8.0.2"])
+    attachment = Attachment("podnet", ours.container_id, "eth0")
+    sock = open_socket()
+    owner = lookup(sock, OWNERS, attachment.set_key)
+    sock.close()
+    known = unpack(owner.record) if owner else None
+    assert known is not None and known.digest
+    known.digest = b""
+    nft.remember(attachment, known)
+    ours.call("CHECK", config).succeeded()
+    known.digest = b"another "
+    nft.remember(attachment, known)
+    ours.call("CHECK", config).failed(103, "conditional")
 
 
 def test_conditions_after_the_rule_set_was_saved_and_loaded(node: Node) -> None:
