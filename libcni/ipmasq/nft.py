@@ -287,6 +287,9 @@ def check(attachment: Attachment, prefixes: list[Prefix]) -> None:
         )
         if not replies[0].check(ENOENT):
             raise _missing(f"chain inet {TABLE.name} {CHAIN}")
+        idle = TABLE.idle(sock, {CHAIN: (_POST_ROUTING, _SOURCE_NAT)})
+        if idle:
+            raise CniError(CHECK_FAILED, f"masquerade: nftables: {idle}")
         existing = rules_by_name(sock)
         for (name, prefix), reply in zip(names, replies[1:], strict=True):
             element = sets.found(reply)

@@ -198,6 +198,21 @@ def read_prefix(packed: bytes, length: int, name: str) -> Prefix:
     return Prefix(packed, length)
 
 
+def attributes(data: bytes, offset: int) -> list[tuple[int, bytes]]:
+    """(number, content) of the attributes from an offset on, as far as they are whole.
+
+    For what is compared or passed on as it is; what is to be understood is for a Reader.
+    """
+    found = []
+    while offset + 4 <= len(data):
+        length, number = unpack_from("=HH", data, offset)
+        if length < 4:
+            break
+        found.append((number & ~_NLA_F_NESTED, data[offset + 4 : offset + length]))
+        offset += (length + 3) & ~3
+    return found
+
+
 class Reader:
     """Unpacks the attributes that it is told to, at any depth, and skips the rest.
 

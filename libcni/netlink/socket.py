@@ -54,6 +54,9 @@ _RECEIVE_BUFFER = 1 << 20
 _SEND_BUFFER = 200_000
 #: More than the largest datagram the kernel makes for a dump (32 KiB).
 _DATAGRAM = 1 << 16
+#: What a dump begins with is no larger (NLMSG_GOODSIZE). Reading it makes the kernel go on, by no
+#: more than the buffer that it has seen.
+_FIRST = 8192
 #: Requests of one system call; the answers of more might not fit where the buffer is small.
 _AT_ONCE = 64
 #: Waits before a dump is tried again, in seconds; about a second in all.
@@ -210,7 +213,7 @@ class Socket:
         message.flags |= NLM_F_DUMP
         reply = Reply(message)
         first = self._send([message])
-        for kind, flags, sequence, body in self.receive():
+        for kind, flags, sequence, body in self.receive(size=_FIRST):
             if sequence == first and kind == _NLMSG_ERROR:
                 _read_error(reply, flags, body)
             elif sequence == first and kind > _NLMSG_OVERRUN:
@@ -218,14 +221,16 @@ class Socket:
         reply.check()
         return reply.items
 
-    def receive(self, wait: bool = True) -> list[tuple[int, int, int, bytes]]:
+    def receive(
+        self, wait: bool = True, size: int = _DATAGRAM
+    ) -> list[tuple[int, int, int, bytes]]:
         """Wait for one datagram: (type, flags, sequence, body) of each message in it.
 
-        Without `wait`, none when nothing is there. Raises NetlinkError ENOBUFS when messages
-        were lost, CniError 11 when time is up.
+        Without `wait`, none when nothing is there. size: of the buffer. Raises NetlinkError
+        ENOBUFS when messages were lost, CniError 11 when time is up.
         """
         try:
-            data = self._handle.recv(_DATAGRAM, 0 if wait else MSG_DONTWAIT)
+            data = self._handle.recv(size, 0 if wait else MSG_DONTWAIT)
         except OSError as error:
             if error.errno == EAGAIN:
                 if not wait:

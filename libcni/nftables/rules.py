@@ -17,11 +17,21 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    attributes,
     encode,
     required,
 )
 from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Socket
-from libcni.netlink.tables.nft import CHAIN, LOOKUP, RULE, RULE_ATTRIBUTES, TABLE, VERDICT
+from libcni.netlink.tables.nft import (
+    CHAIN,
+    CHAIN_ATTRIBUTES,
+    LOOKUP,
+    RULE,
+    RULE_ATTRIBUTES,
+    TABLE,
+    TABLE_ATTRIBUTES,
+    VERDICT,
+)
 from libcni.nftables.transaction import MISSING, NFTABLES, comment_of
 
 TYPE_CHECKING = False
@@ -37,6 +47,13 @@ _DELETE_CHAIN = NFTABLES | 5
 _NEW_RULE = NFTABLES | 6
 _GET_RULE = NFTABLES | 7
 _DELETE_RULE = NFTABLES | 8
+
+_EXPRESSIONS = 4  # NFTA_RULE_EXPRESSIONS
+#: Expressions that show how much they have seen.
+_COUNTING = (b"counter", b"quota", b"last", b"connlimit")
+
+_STATE = Reader("NFTA_TABLE_FLAGS", "NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM", "NFTA_HOOK_PRIORITY")
+_DORMANT = 1  # NFT_TABLE_F_DORMANT
 
 _HANDLE = Reader("NFTA_RULE_HANDLE")
 
@@ -95,6 +112,25 @@ class Table:
     def is_absent(self, sock: Socket) -> bool:
         """True if there is no such table, or no nftables at all. Raises NetlinkError."""
         return not sock.batch([self.get()])[0].check(ENOENT, *MISSING)
+
+    def idle(self, sock: Socket, hooks: dict[str, tuple[int, int]]) -> str:
+        """Why the kernel does not call the base chains, in words; "" if it does.
+
+        hooks: hook and priority of each, as for `create_base_chain`. A table can be put to sleep,
+        and a chain made anew without its hook, while all rules are there. Raises NetlinkError.
+        """
+        table, *chains = sock.batch([self.get(), *[self.get_chain(name) for name in hooks]])
+        if not table.check(ENOENT):
+            return f"table {self.name} is missing"
+        if _STATE.read(TABLE_ATTRIBUTES, table.item(), 4).get("NFTA_TABLE_FLAGS", 0) & _DORMANT:
+            return f"table {self.name} is dormant"
+        for (name, wanted), reply in zip(hooks.items(), chains, strict=True):
+            if not reply.check(ENOENT):
+                return f"chain {name} of table {self.name} is missing"
+            hook = _STATE.read(CHAIN_ATTRIBUTES, reply.item(), 4).get("NFTA_CHAIN_HOOK", {})
+            if (hook.get("NFTA_HOOK_HOOKNUM"), hook.get("NFTA_HOOK_PRIORITY")) != wanted:
+                return f"chain {name} of table {self.name} does not have its hook"
+        return ""
 
     def undo(self, sock: Socket) -> None:
         """Delete the table if it was made here and none of its sets has an element. Idempotent.
@@ -258,6 +294,19 @@ def handle_of(rule: bytes) -> int:
     values = _HANDLE.read(RULE_ATTRIBUTES, rule, 4)
     handle: int = required(values, "NFTA_RULE_HANDLE")
     return handle
+
+
+def constant_part(rule: bytes) -> bytes:
+    """The expressions of a raw rule, without what counts packets: alike for rules that are."""
+    parts = []
+    for number, expressions in attributes(rule, 4):
+        if number != _EXPRESSIONS:
+            continue
+        for _, expression in attributes(expressions, 0):
+            held = dict(attributes(expression, 0))
+            name = held.get(1, b"")  # NFTA_EXPR_NAME
+            parts.append(name if name.rstrip(b"\0") in _COUNTING else expression)
+    return b"".join(parts)
 
 
 def looks_up(rule: bytes, set_name: str) -> bool:

@@ -17,10 +17,11 @@ from libcni.netlink.codec import (
     NLM_F_REQUEST,
     Message,
     Reader,
+    attributes,
     malformed,
     required,
 )
-from libcni.netlink.socket import NetlinkError, Reply, Socket
+from libcni.netlink.socket import NETLINK_NETFILTER, NetlinkError, Reply, Socket
 from libcni.netlink.tables.nft import ELEMENTS, ELEMENTS_ATTRIBUTES, SET, SET_ATTRIBUTES
 from libcni.nftables.transaction import NFTABLES, comment_of
 
@@ -46,6 +47,8 @@ INTERFACE_NAME = (41, 16, 1)
 INTERFACE_NAME_AND_MAC = (41 << 6 | 9, 24, 0)
 #: libnftnl/udata.h: of a set, 0 is the byte order of the keys and 7 the comment.
 _SET_COMMENT = 7
+#: NFTA_SET_ELEM_LIST_ELEMENTS
+_LIST = 3
 #: Elements of one message: an attribute holds 65,535 bytes.
 _AT_ONCE = 200
 
@@ -162,6 +165,27 @@ def elements(sock: Socket, table: Table, name: str) -> list[bytes]:
     """All elements of a set as raw messages of some 100 each; none if there is no such set."""
     message = _elements(_GET_ELEMENTS, NLM_F_REQUEST, table, name, None, "list")
     return _dump(sock, message)
+
+
+def is_empty(table: Table, name: str) -> bool:
+    """True for a set without elements; False if there is no such set, too. Raises NetlinkError.
+
+    Has the kernel list some hundred elements at most, and reads none.
+    """
+    sock = Socket(NETLINK_NETFILTER)
+    try:
+        message = _elements(_GET_ELEMENTS, NLM_F_REQUEST, table, name, None, "look into")
+        for body in sock.beginning(message):
+            for number, content in attributes(body, 4):
+                if number == _LIST and content:
+                    return False
+        return True
+    except NetlinkError as error:
+        if error.errno == ENOENT:
+            return False
+        raise
+    finally:
+        sock.close()
 
 
 def owned(sock: Socket, table: Table, name: str, comment: str) -> list[bytes]:

@@ -20,6 +20,7 @@ from cni_firewall import ipt, nft
 from cni_firewall.record import pack, unpack
 from libcni.inet import Prefix
 from libcni.netlink.socket import NetlinkError
+from tests.rig import isolation
 from tests.rig.capabilities import CAP_NET_ADMIN, WITHOUT_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import GO_BIN_DIR, Runner
@@ -431,6 +432,17 @@ BREAKAGES: dict[str, tuple[str, str, str]] = {
     "bridge": ("nftables", "nft flush set inet adder_firewall bridges", "bridge br1"),
     "inside": ("nftables", "nft flush set inet adder_firewall open_inside", "br1 in set"),
 }
+
+
+def test_check_notices_a_table_that_sleeps(host: Host, pods: Any) -> None:
+    one = pods()
+    config = one.config(backend="nftables")
+    one.call("ADD", config).result()
+    isolation.command("nft", "add table inet adder_firewall { flags dormant; }")
+    one.call("CHECK", config).failed(103, "table adder_firewall is dormant")
+    isolation.command("nft", "add table inet adder_firewall")
+    one.call("CHECK", config).succeeded()
+    one.call("DEL", config).succeeded()
 
 
 @pytest.mark.parametrize("name", BREAKAGES)

@@ -228,6 +228,16 @@ def test_damage_is_noticed_and_mended(host: Host, damage: str, missing: str) -> 
     assert (masquerade_rules(), elements()) == intact
 
 
+def test_a_table_that_sleeps_is_noticed(host: Host) -> None:
+    ipmasq.ensure(POD, BOTH)
+    isolation.command("nft", "add table inet adder_ipmasq { flags dormant; }")
+    with pytest.raises(CniError, match="adder_ipmasq is dormant") as caught:
+        ipmasq.check(POD, BOTH)
+    assert caught.value.code == CHECK_FAILED
+    isolation.command("nft", "add table inet adder_ipmasq")
+    ipmasq.check(POD, BOTH)
+
+
 def test_missing_multicast_rules_are_noticed(host: Host) -> None:
     ipmasq.ensure(POD, BOTH)
     for rule in ruleset("rule")[:2]:

@@ -377,8 +377,8 @@ class Interrupted(Socket):
 
     left = 0
 
-    def receive(self, wait: bool = True) -> list[tuple[int, int, int, bytes]]:
-        messages = super().receive(wait)
+    def receive(self, wait: bool = True, size: int = 1 << 16) -> list[tuple[int, int, int, bytes]]:
+        messages = super().receive(wait, size)
         if self.left and any(kind == 3 for kind, _, _, _ in messages):
             self.left -= 1
             return [(kind, flags | 0x10, seq, body) for kind, flags, seq, body in messages]

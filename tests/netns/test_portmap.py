@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from libcni.types.errors import CONFLICT, INVALID_NETWORK_CONFIG
+from cni_portmap import nft
+from cni_portmap.holders import lookup
+from cni_portmap.record import unpack
+from cni_portmap.table import OWNERS
+from libcni.attachment import Attachment
+from libcni.nftables.transaction import open_socket
+from libcni.types.errors import CONFLICT, INVALID_NETWORK_CONFIG, KERNEL
 from tests.netns.portmap_network import (
     HOST,
     HOST6,
@@ -28,7 +34,7 @@ from tests.netns.portmap_network import (
     source_of,
     within,
 )
-from tests.rig import plugins
+from tests.rig import isolation, plugins
 from tests.rig.capabilities import WITHOUT_NET_ADMIN
 from tests.rig.killed import killed_after
 
@@ -96,6 +102,25 @@ def test_delete_finds_what_somebody_has_left_without_its_owner(node: Node) -> No
     )
     ours.call("DEL", {**config, "prevResult": None}).succeeded()
     assert elements() == {k: v for k, v in theirs.items() if v}
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"conditionsV4": ["ip", "saddr", "10.8.0.2"], "snat": False}]
+)
+def test_delete_when_all_owners_were_flushed(node: Node, keys: dict[str, Any]) -> None:
+    """With nothing but the identity; also rules alone."""
+    ours, other = node.container(), node.container()
+    ours.add(mapping(8080), **keys)
+    other.add(mapping(8081), name="other")
+    node.host.run("nft", "flush set inet adder_portmap owners")
+    ours.delete()
+    assert {c for comments in elements().values() for c in comments} == {
+        "cni:other:container-3:eth0"
+    }
+    assert MINE not in node.host.run("nft", "list", "table", "inet", TABLE)
+    assert is_refused(node.client, HOST, 8080)
+    other.call("DEL", {**other.config(), "name": "other", "prevResult": None}).succeeded()
+    assert elements() == {}
 
 
 def test_delete_after_the_rule_set_was_saved_and_loaded(node: Node) -> None:
@@ -269,6 +294,114 @@ def test_add_replaces_its_own(node: Node) -> None:
     ours.call("CHECK", config).succeeded()
 
 
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+@pytest.mark.parametrize("keys", [{}, {"conditionsV4": 1}])
+def test_add_again_with_other_mappings(node: Node, backend: str, keys: dict[str, Any]) -> None:
+    if keys:
+        source = ["-s", "10.8.0.2"] if backend == "iptables" else ["ip", "saddr", "10.8.0.2"]
+        keys = {"conditionsV4": source}
+    ours = node.container()
+    ours.add(mapping(8080), mapping(8082), backend=backend, **keys)
+    config = ours.add(mapping(8082, 81), mapping(9090), backend=backend, **keys)
+    server, second = listen(ours.netns, 80), listen(ours.netns, 81)
+    assert source_of(server, node.client, HOST, 9090) == "10.8.0.2"
+    assert source_of(second, node.client, HOST, 8082) == "10.8.0.2"
+    assert is_refused(node.client, HOST, 8080)
+    assert is_refused(node.client, HOST6, 8080)
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+    assert is_refused(node.client, HOST, 9090)
+
+
+@pytest.mark.parametrize("before", ["nftables", "iptables"])
+def test_add_again_by_the_other_backend(node: Node, before: str) -> None:
+    """What the first one has made goes, that of its own IP versions too."""
+    now = "iptables" if before == "nftables" else "nftables"
+    ours, other = node.container(), node.container()
+    ours.add(mapping(8080), mapping(5353, 53, protocol="udp"), backend=before)
+    other.add(mapping(7000), backend=before)
+    config = ours.config(mapping(9090), backend=now)
+    config["prevResult"]["ips"].pop()
+    ours.call("ADD", config).result()
+    server = listen(ours.netns, 80)
+    assert is_refused(node.client, HOST, 8080)
+    assert is_refused(node.client, HOST6, 8080)
+    assert source_of(server, node.client, HOST, 9090) == "10.8.0.2"
+    tables = node.host.run("iptables-save") + node.host.run("ip6tables-save")
+    if now == "nftables":
+        assert ours.container_id not in tables and other.container_id in tables
+    else:
+        assert ours.container_id in tables
+        assert {c for comments in elements().values() for c in comments} == {
+            f"cni:podnet:{other.container_id}:eth0"
+        }
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+
+
+def test_add_again_without_ipv6(node: Node) -> None:
+    """By iptables, which has a table for each version."""
+    ours = node.container()
+    config = ours.add(mapping(8080), backend="iptables")
+    config["prevResult"]["ips"].pop()
+    ours.call("ADD", config).result()
+    assert "-A CNI-DN-" in node.host.run("iptables-save")
+    assert "-A CNI-DN-" not in node.host.run("ip6tables-save")
+
+
+FAILING: dict[str, dict[str, Any]] = {
+    "nft": {"conditionsV4": ["nonsense"], "backend": "nftables"},
+    "iptables": {"conditionsV4": ["--nonsense"], "backend": "iptables"},
+    "ip6tables": {"conditionsV6": ["--nonsense"], "backend": "iptables"},
+    "mark": {"externalSetMarkChain": "NOT-THERE", "backend": "iptables"},
+    "nft result": {"backend": "nftables"},
+    "iptables result": {"backend": "iptables"},
+}
+
+
+@pytest.mark.parametrize("failing", FAILING)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_an_add_again_that_fails_leaves_what_there_was(
+    node: Node, failing: str, conditional: bool
+) -> None:
+    ours, sibling = node.container(), node.container()
+    keys = FAILING[failing]
+    before_keys: dict[str, Any] = {"backend": keys["backend"]}
+    if conditional:
+        words = ["ip", "saddr", "10.8.0.2"]
+        before_keys["conditionsV4"] = (
+            words if keys["backend"] == "nftables" else ["-s", "10.8.0.2"]
+        )
+    sibling.add(mapping(7000), backend=keys["backend"])
+    wanted = [mapping(8080), mapping(8000, 90, hostPortEnd=8003), mapping(5353, protocol="udp")]
+    config = ours.add(*wanted, **before_keys)
+    before = node.host.run("nft", "-s", "list", "ruleset")
+    again = ours.config(mapping(8081), mapping(8080, 81), **{**before_keys, **keys})
+    if "result" in failing:
+        environment = plugins.environment(
+            "ADD", node.run_plugin.bin_dir, ours.netns, ours.container_id, "eth0"
+        )
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [node.run_plugin.bin_dir / "portmap"],
+                input=json.dumps(again).encode(),
+                env=environment,
+                stdout=full,
+                check=False,
+            )
+        assert done.returncode == 1
+    else:
+        code = INVALID_NETWORK_CONFIG if keys["backend"] == "nftables" else KERNEL
+        ours.call("ADD", again).failed(code)
+    after = node.host.run("nft", "-s", "list", "ruleset")
+    assert sorted(after.splitlines()) == sorted(before.splitlines())
+    ours.call("CHECK", config).succeeded()
+    server = listen(ours.netns, 80)
+    assert source_of(server, node.client, HOST, 8080) == "10.8.0.2"
+    ours.delete()
+    assert is_refused(node.client, HOST, 8080)
+
+
 def test_second_network_of_a_container(node: Node) -> None:
     """podman network connect: the same mappings; the first has them until it goes."""
     ours = node.container()
@@ -364,6 +497,18 @@ def test_range(node: Node, backend: str) -> None:
         assert source_of(server, node.client, HOST, 8000 + offset) == "10.8.0.2"
         server.close()
     assert is_refused(node.client, HOST, 8010)
+    ours.call("CHECK", config).succeeded()
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_ranges_that_say_the_same(node: Node, backend: str) -> None:
+    ours = node.container()
+    wanted = [mapping(8005, 95), mapping(8000, 90, hostPortEnd=8010)]
+    config = ours.add(*wanted, mapping(8010, 100, hostPortEnd=8012), backend=backend)
+    for offset in (4, 5, 6, 11):
+        server = listen(ours.netns, 90 + offset)
+        assert source_of(server, node.client, HOST, 8000 + offset) == "10.8.0.2"
+        server.close()
     ours.call("CHECK", config).succeeded()
 
 
@@ -486,6 +631,78 @@ def test_conditions(node: Node) -> None:
     assert elements() == {}
 
 
+OTHER_RULES = {
+    "another target port": "ip saddr 10.8.0.2 tcp dport 8080 dnat ip to 10.9.0.2:9999",
+    "another source": "ip saddr 203.0.113.0/24 tcp dport 8080 dnat ip to 10.9.0.2:80",
+    "no condition": "tcp dport 8080 dnat ip to 10.9.0.2:80",
+    "another port": "ip saddr 10.8.0.2 tcp dport 8079 dnat ip to 10.9.0.2:80",
+}
+
+
+@pytest.mark.parametrize("what", OTHER_RULES)
+def test_conditions_are_compared(node: Node, what: str) -> None:
+    ours, other = node.container(), node.container()
+    keys = {"conditionsV4": ["counter", "ip", "saddr", "10.8.0.2"]}
+    other.add(mapping(8070), conditionsV4=["ip", "saddr", "10.8.0.3"])
+    config = ours.add(mapping(8080), mapping(8000, 90, hostPortEnd=8001), **keys)
+    assert source_of(listen(ours.netns, 80), node.client, HOST, 8080) == "10.8.0.2"
+    # Neither others' rules nor what was counted is compared.
+    other.delete()
+    ours.call("CHECK", config).succeeded()
+    ours.call("CHECK", {**config, "conditionsV4": ["ip", "saddr", "10.8.0.2"]}).failed(
+        103, "conditional"
+    )
+    listed = json.loads(
+        node.host.run("nft", "-j", "-a", "list", "chain", "inet", TABLE, "conditional")
+    )
+    handle = next(item["rule"]["handle"] for item in listed["nftables"] if "rule" in item)
+    node.host.run(
+        "nft",
+        f"replace rule inet {TABLE} conditional handle {handle} "
+        f'meta nfproto ipv4 {OTHER_RULES[what]} comment "{MINE}"',
+    )
+    ours.call("CHECK", config).failed(103)
+    ours.call("ADD", config).result()
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+    assert MINE not in node.host.run("nft", "list", "table", "inet", TABLE)
+
+
+def test_a_record_without_the_digest(node: Node) -> None:
+    """As the version before made it: its attachments are not found wanting."""
+    ours = node.container()
+    config = ours.add(mapping(8080), conditionsV4=["ip", "saddr", "10.8.0.2"])
+    attachment = Attachment("podnet", ours.container_id, "eth0")
+    sock = open_socket()
+    owner = lookup(sock, OWNERS, attachment.set_key)
+    sock.close()
+    known = unpack(owner.record) if owner else None
+    assert known is not None and known.digest
+    known.digest = b""
+    nft.remember(attachment, known)
+    ours.call("CHECK", config).succeeded()
+    known.digest = b"another "
+    nft.remember(attachment, known)
+    ours.call("CHECK", config).failed(103, "conditional")
+
+
+def test_conditions_after_the_rule_set_was_saved_and_loaded(node: Node) -> None:
+    """Without its record a rule is known by its ports only."""
+    ours = node.container()
+    config = ours.add(
+        mapping(8080), mapping(8000, 90, hostPortEnd=8001), conditionsV4=["tcp", "sport", ">", "1"]
+    )
+    text = node.host.run("nft", "list", "ruleset")
+    node.host.run("nft", "flush", "ruleset")
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    ours.call("CHECK", config).succeeded()
+    node.host.run("nft", "flush", "ruleset")
+    other = text.replace("10.9.0.2:80 ", "10.9.0.2:9999 ")
+    assert other != text
+    subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)
+    ours.call("CHECK", config).failed(103, "8080/tcp")
+
+
 @pytest.mark.parametrize(
     ("keys", "culprits"),
     [
@@ -541,6 +758,29 @@ def test_check_notices(node: Node, breakage: str) -> None:
         ours.call("CHECK", config).succeeded()
     else:
         node.host.run("nft", "delete element inet adder_portmap ports4 { tcp . 8080 }")
+
+
+IDLE = {
+    "add table inet adder_portmap { flags dormant; }": "dormant",
+    "flush chain inet adder_portmap output; delete chain inet adder_portmap output; "
+    "add chain inet adder_portmap output; add rule inet adder_portmap output "
+    'fib daddr type local jump hostports comment "to this host, output"': "output",
+    "flush chain inet adder_portmap output; delete chain inet adder_portmap output; "
+    "add chain inet adder_portmap output { type nat hook output priority 50; }; "
+    "add rule inet adder_portmap output "
+    'fib daddr type local jump hostports comment "to this host, output"': "output",
+}
+
+
+@pytest.mark.parametrize("breakage", IDLE)
+def test_check_notices_what_the_kernel_does_not_call(node: Node, breakage: str) -> None:
+    ours = node.container()
+    config = ours.add(mapping(8080))
+    isolation.command("nft", breakage)
+    ours.call("CHECK", config).failed(103, IDLE[breakage])
+    isolation.command("nft", f"add table inet {TABLE}")
+    if IDLE[breakage] == "dormant":
+        ours.call("CHECK", config).succeeded()
 
 
 def test_check_notices_route_localnet(node: Node) -> None:

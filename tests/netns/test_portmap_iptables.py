@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.netns.portmap_network import (
     mapping,
     node,
     source_of,
+    within,
 )
 from tests.rig.plugins import GO_BIN_DIR, Runner
 
@@ -103,6 +106,15 @@ def test_the_same_rules_as_gos(node: Node, go: Runner, keys: dict[str, Any]) -> 
     config = ours.config(*TWO, *many, backend="iptables", **keys)
     ours.call("ADD", config).result()
     made = saved(node)
+    for lines in made.values():
+        # The one rule that Go has not: whose chain it is.
+        [mark] = [
+            line for line in lines if line.endswith(f'"cni:podnet:{ours.container_id}:eth0"')
+        ]
+        assert " -j " not in mark and lines.index(mark) > max(
+            number for number, line in enumerate(lines) if " -j DNAT " in line
+        )
+        lines.remove(mark)
     ours.delete()
     for family in ("iptables", "ip6tables"):
         node.host.run(family, "-t", "nat", "-F")
@@ -239,9 +251,7 @@ def test_check_notices_each_rule(node: Node) -> None:
     ours = node.container()
     config = ours.add(mapping(8080), mapping(5353, protocol="udp"), backend="iptables")
     for family, lines in saved(node).items():
-        for line in [line for line in lines if line.startswith("-A ")]:
-            import shlex
-
+        for line in [line for line in lines if line.startswith("-A ") and " -j " in line]:
             words = shlex.split(line)
             node.host.run(family, "-t", "nat", "-D", *words[1:])
             ours.call("CHECK", config).failed(103, words[1])
@@ -265,3 +275,243 @@ def test_without_the_tool(node: Node) -> None:
     ours.add(mapping(8080), backend="iptables")
     ours.delete(variables={"PATH": "/nonexistent"})
     assert of(ours, saved(node)) == []
+
+
+def own_rules(node: Node, family: str = "iptables") -> list[str]:
+    """The rules of containers' chains, in order."""
+    return [line for line in saved(node)[family] if line.startswith("-A CNI-DN-")]
+
+
+# -- what is not quite as ADD made it -------------------------------------------------------------
+
+
+def test_order_counts(node: Node) -> None:
+    """What marks a packet has to come before what translates it."""
+    ours = node.container()
+    config = ours.add(mapping(8080), backend="iptables")
+    before = own_rules(node)
+    chain = before[0].split(" ")[1]
+    run = node.host.run
+    run("iptables", "-t", "nat", "-D", chain, "2")
+    run("iptables", "-t", "nat", *before[1].split(" "))
+    assert sorted(own_rules(node)) == sorted(before)
+    error = ours.call("CHECK", config).failed(103, chain, "order")
+    assert before[1] in error["details"]
+    ours.call("ADD", config).result()
+    assert own_rules(node) == before
+    run("iptables", "-t", "nat", "-D", chain, "2")
+    ours.call("CHECK", config).failed(103, "127.0.0.1")
+    ours.call("ADD", config).result()
+    assert own_rules(node) == before
+    ours.call("CHECK", config).succeeded()
+
+
+CONDITIONS = {
+    "conditionsV4": ["-s", "10.8.0.0/255.255.255.0", "-m", "conntrack", "--ctstate", "NEW"]
+}
+
+
+@pytest.mark.parametrize("source", ["10.8.0.0/23", "", "second"])
+def test_conditions_are_compared(node: Node, variant: dict[str, str], source: str) -> None:
+    """Another one, none, or a second jump without any."""
+    ours = node.container()
+    tool = f"/usr/sbin/iptables-{variant['VARIANT']}"
+    config = ours.config(mapping(8080), mapping(5353, protocol="udp"), **CONDITIONS)
+    for _ in range(2):
+        ours.call("ADD", config, variables=variant).result()
+        ours.call("CHECK", config, variables=variant).succeeded()
+        jumps = saved(node, variant["VARIANT"])["iptables"]
+        [jump] = [line for line in jumps if "--dports 8080" in line]
+    if source != "second":
+        node.host.run(tool, "-t", "nat", "-D", *shlex.split(jump)[1:])
+    else:
+        source = ""
+    other = jump.replace("-s 10.8.0.0/24", f"-s {source}" if source else "")
+    node.host.run(tool, "-t", "nat", *shlex.split(other))
+    ours.call("CHECK", config, variables=variant).failed(103, "CNI-DN-")
+    ours.call("ADD", config, variables=variant).result()
+    ours.call("CHECK", config, variables=variant).succeeded()
+    ours.delete(variables=variant)
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    if variant["VARIANT"] == "legacy":
+        node.host.expect_leftovers("iptables-legacy keeps its shared chains")
+
+
+# -- GC, and interfaces of one container ----------------------------------------------------------
+
+
+def gc_config(*valid: tuple[Container, str]) -> dict[str, Any]:
+    """The configuration of a GC that keeps these (container, interface)."""
+    return {
+        "cniVersion": "1.1.0",
+        "name": "podnet",
+        "type": "portmap",
+        "cni.dev/valid-attachments": [
+            {"containerID": container.container_id, "ifname": ifname}
+            for container, ifname in valid
+        ],
+    }
+
+
+def is_legacy(node: Node, variant: dict[str, str]) -> bool:
+    """True if what is looked for is iptables-legacy's, whose shared chains stay."""
+    if variant["VARIANT"] == "legacy":
+        node.host.expect_leftovers("iptables-legacy keeps its shared chains")
+        return True
+    return False
+
+
+@pytest.mark.parametrize("before", ["ours", "go"])
+def test_gc_forgets_udp_connections(
+    node: Node, go: Runner, variant: dict[str, str], before: str
+) -> None:
+    """A client that keeps its socket is not answered by the container that is collected."""
+    is_legacy(node, variant)
+    ours = node.container()
+    config = ours.config(mapping(5353, 53, protocol="udp"), backend="iptables")
+    if before == "go":
+        options: dict[str, Any] = {"netns": ours.netns, "variables": variant}
+        go("portmap", "ADD", config, container_id=ours.container_id, **options).result()
+    else:
+        ours.call("ADD", config, variables=variant).result()
+    server = listen(ours.netns, 53, socket.SOCK_DGRAM)
+
+    def client() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.connect((HOST, 5353))
+        return made
+
+    sender = within(node.client, client)
+    sender.send(b"x")
+    assert server.recv(10) == b"x"
+    tracked = ("conntrack", "-L", "-p", "udp", "--orig-port-dst", "5353")
+    assert ours.address in node.host.run(*tracked)
+    node.run_plugin("portmap", "GC", gc_config((ours, "eth0")), variables=variant).succeeded()
+    assert ours.address in node.host.run(*tracked)
+    node.run_plugin("portmap", "GC", gc_config(), variables=variant).succeeded()
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    assert ours.address not in node.host.run(*tracked)
+    sender.send(b"x")
+    server.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        server.recv(10)
+    sender.close()
+
+
+LONG = {"name": "n" * 120}
+
+
+@pytest.mark.parametrize("before", ["ours", "go"])
+def test_names_longer_than_a_comment(
+    node: Node, go: Runner, variant: dict[str, str], before: str
+) -> None:
+    """The comment of the jump is cut; the chain still tells whose it is."""
+    is_legacy(node, variant)
+    ours, other = node.container(), node.container()
+    for container in (ours, other):
+        container.container_id = (container.container_id + "-" + "c" * 200)[:128]
+    config = ours.config(mapping(8080), backend="iptables", **LONG)
+    if before == "go":
+        options: dict[str, Any] = {"netns": ours.netns, "variables": variant}
+        go("portmap", "ADD", config, container_id=ours.container_id, **options).result()
+    else:
+        ours.call("ADD", config, variables=variant).result()
+    ours.call("CHECK", config, variables=variant).succeeded()
+    wanted = other.config(mapping(8080), backend="iptables", **LONG)
+    error = other.call("ADD", wanted, variables=variant).failed(CONFLICT, "8080/tcp")
+    assert ours.container_id[:100] in error["msg"]
+    ours.call("ADD", {**config, "name": "second"}, variables=variant).result()
+    ours.call("DEL", {**config, "name": "second"}, variables=variant).succeeded()
+    for name, left in (("n" * 119, True), (LONG["name"], False)):
+        gc = {**gc_config((other, "eth0")), "name": name}
+        node.run_plugin("portmap", "GC", gc, variables=variant).succeeded()
+        found = [
+            line for line in saved(node, variant["VARIANT"])["iptables"] if "-j CNI-DN-" in line
+        ]
+        assert bool(found) == left
+    assert not [
+        line for line in saved(node, variant["VARIANT"])["iptables"] if line.startswith(":CNI-DN-")
+    ]
+
+
+def second_interface(ours: Container, *mappings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of an ADD in the same network for the container's eth1, 10.9.0.99."""
+    config = ours.config(*mappings, backend="iptables")
+    config["prevResult"]["interfaces"][1]["name"] = "eth1"
+    config["prevResult"]["ips"] = [{"address": "10.9.0.99/24", "interface": 1}]
+    return config
+
+
+def add_two(node: Node, ours: Container, variant: dict[str, str]) -> list[dict[str, Any]]:
+    """eth0 with 8080 and eth1 with 9090, in one network."""
+    is_legacy(node, variant)
+    ours.netns.run("ip", "address", "add", "10.9.0.99/24", "dev", "eth0")
+    first = ours.config(mapping(8080), backend="iptables")
+    second = second_interface(ours, mapping(9090, 81))
+    for _ in range(2):
+        ours.call("ADD", first, variables=variant).result()
+        ours.call("ADD", second, variables=variant, ifname="eth1").result()
+    ours.call("CHECK", first, variables=variant).succeeded()
+    ours.call("CHECK", second, variables=variant, ifname="eth1").succeeded()
+    return [first, second]
+
+
+@pytest.mark.parametrize("order", [("eth0", "eth1"), ("eth1", "eth0")])
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+def test_two_interfaces_in_one_network(
+    node: Node, variant: dict[str, str], order: tuple[str, str], verb: str
+) -> None:
+    """The DEL of one leaves the other's ports."""
+    ours = node.container()
+    first, second = add_two(node, ours, variant)
+    configs, ports = {"eth0": first, "eth1": second}, {"eth0": (8080, 80), "eth1": (9090, 81)}
+    gone, left = order
+
+    def remove(ifname: str, *others: str) -> None:
+        if verb == "DEL":
+            ours.delete(variables=variant, ifname=ifname)
+        else:
+            gc = gc_config(*[(ours, other) for other in others])
+            node.run_plugin("portmap", "GC", gc, variables=variant).succeeded()
+
+    remove(gone, left)
+    assert is_refused(node.client, HOST, ports[gone][0])
+    server = listen(ours.netns, ports[left][1])
+    assert source_of(server, node.client, HOST, ports[left][0]) == "10.8.0.2"
+    ours.call("CHECK", configs[left], variables=variant, ifname=left).succeeded()
+    ours.call("CHECK", configs[gone], variables=variant, ifname=gone).failed(103)
+    remove(left)
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+
+
+def test_two_interfaces_of_gos(node: Node, go: Runner, variant: dict[str, str]) -> None:
+    """Its one chain is not ours to divide; ours with one interface is for its DEL to remove."""
+    is_legacy(node, variant)
+    ours = node.container()
+    options: dict[str, Any] = {
+        "netns": ours.netns, "container_id": ours.container_id, "variables": variant,
+    }  # fmt: skip
+    first = ours.config(mapping(8080), backend="iptables")
+    second = second_interface(ours, mapping(9090, 81))
+    go("portmap", "ADD", first, ifname="eth0", **options).result()
+    go("portmap", "ADD", second, ifname="eth1", **options).result()
+    ours.call("CHECK", second, variables=variant, ifname="eth1").succeeded()
+    ours.delete(variables=variant, ifname="eth1")
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    # A second one of ours beside a first one of Go's takes nothing away.
+    go("portmap", "ADD", first, ifname="eth0", **options).result()
+    before = of(ours, saved(node, variant["VARIANT"]))
+    for backend in ("nftables", "iptables"):
+        config = {**second, "backend": backend}
+        for _ in range(2):
+            ours.call("ADD", config, variables=variant, ifname="eth1").result()
+        ours.call("CHECK", config, variables=variant, ifname="eth1").succeeded()
+        assert set(before) <= set(of(ours, saved(node, variant["VARIANT"])))
+    ours.call("CHECK", first, variables=variant).succeeded()
+    ours.delete(variables=variant)
+    ours.call("CHECK", second, variables=variant, ifname="eth1").succeeded()
+    ours.delete(variables=variant, ifname="eth1")
+    assert of(ours, saved(node, variant["VARIANT"])) == []
+    ours.call("ADD", second, variables=variant, ifname="eth1").result()
+    go("portmap", "DEL", second, ifname="eth1", **options).succeeded()
+    assert of(ours, saved(node, variant["VARIANT"])) == []

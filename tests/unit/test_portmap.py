@@ -69,7 +69,7 @@ def test_claims() -> None:
     ("entries", "words"),
     [
         ([(80, 80), (80, 81)], r"^runtimeConfig\.portMappings\[1\]: .* mapped twice"),
-        ([(80, 80, 90), (85, 85, 95)], "overlaps"),
+        ([(80, 80, 90), (85, 86, 95)], "mapped twice"),
         ([(80, 80, 90), (85, 1)], "mapped twice"),
         ([(80, 65530, 90)], "65540"),
         ([(90, 1, 80)], r"portMappings\[0\]\.hostPortEnd: 80 is"),
@@ -83,6 +83,26 @@ def test_refused(entries: list[tuple[int, ...]], words: str) -> None:
     with pytest.raises(CniError, match=words) as caught:
         parse(rows, TARGETS)
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([(8005, 85), (8000, 80, 8010)], [(8005, 1, 85), (8000, 5, 80), (8006, 5, 86)]),
+        ([(8000, 80, 8010), (8005, 85)], [(8000, 11, 80)]),
+        ([(8000, 80, 8010), (8005, 85, 8015)], [(8000, 11, 80), (8011, 5, 91)]),
+        ([(8000, 80, 8010), (8000, 80, 8010)], [(8000, 11, 80)]),
+    ],
+)
+def test_what_is_mapped_twice_to_the_same_is_mapped_once(
+    entries: list[tuple[int, ...]], expected: list[tuple[int, int, int]]
+) -> None:
+    rows = [
+        {"hostPort": e[0], "containerPort": e[1], **({"hostPortEnd": e[2]} if e[2:] else {})}
+        for e in entries
+    ]
+    found = parse(rows, {AF_INET: TARGETS[AF_INET]})
+    assert [(claim.port, claim.count, claim.target_port) for claim in found] == expected
 
 
 def test_targets_as_in_go() -> None:
@@ -135,19 +155,30 @@ CLAIMS = st.builds(
 )
 
 
-@given(st.lists(CLAIMS, max_size=8), st.booleans(), st.booleans(), st.booleans())
+@given(
+    st.lists(CLAIMS, max_size=8),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((b"", b"12345678")),
+)
 def test_record_comes_back(
-    claims: list[Claim], dual: bool, conditional: bool, host_end: bool
+    claims: list[Claim], dual: bool, conditional: bool, host_end: bool, digest: bytes
 ) -> None:
     prefixes = [Prefix.parse("10.1.2.3/24"), Prefix.parse("fd00::3/64")][: 1 + dual]
-    data = Record(claims, prefixes, conditional, host_end).pack(1000)
+    record = Record(claims, prefixes, conditional, host_end)
+    record.digest = digest
+    data = record.pack(1000)
     assert data is not None
     again = unpack(data)
     assert again is not None
     assert again.targets == prefixes
     assert (again.conditional, again.host_end) == (conditional, host_end)
+    assert again.digest == digest
     assert [repr(c) for c in again.claims] == [repr(c) for c in claims]
-    assert Record(claims, prefixes, conditional, host_end).pack(len(data) - 1) is None
+    assert record.pack(len(data) - 1) is None
+    if digest:
+        assert unpack(data[:-1]) is None
 
 
 @given(st.binary(max_size=40))
@@ -233,7 +264,7 @@ def test_chain_names_are_gos() -> None:
 def test_multiport_holds_fifteen() -> None:
     ports = [Claim(AF_INET, 6, b"", 100 + n, 1, TARGETS[AF_INET], 80) for n in range(16)]
     ports.append(Claim(AF_INET, 6, b"", 8000, 10, TARGETS[AF_INET], 8000))
-    rules = ipt.Rules(POD, Config(request()), Prefix.parse("10.1.2.3/24"), ports)
+    rules = ipt.Rules(POD, Config(request()), Prefix.parse("10.1.2.3/24"), ports, [], True)
     groups = [line.split("--dports ")[1].split(" ")[0] for line in rules.entries]
     assert groups == [",".join(str(100 + n) for n in range(15)), "115,8000:8009"]
     assert rules.own[-1].endswith("--to-destination 10.1.2.3:8000-8009/8000")

@@ -213,6 +213,9 @@ def check(
     try:
         if TABLE.is_absent(sock):
             raise _missing(f"table inet {TABLE.name}")
+        idle = TABLE.idle(sock, {CHAIN: (_HOOK, _PRIORITY)})
+        if idle:
+            raise CniError(CHECK_FAILED, f"firewall: nftables: {idle}", "so no rule works")
         existing = TABLE.rules(sock, CHAIN)
         for comment in _rules():
             if not any(rules.has_comment(rule, comment) for rule in existing):

@@ -30,13 +30,16 @@ _VARIANT = "-nft"
 _PORTS = 15
 
 
-def refuse_taken_by_iptables(sock: Socket, attachment: Attachment, claims: list[Claim]) -> None:
+def refuse_taken_by_iptables(sock: Socket, attachment: Attachment, claims: list[Claim]) -> bool:
     """Raise CniError 101 for a port that another container has in iptables-nft.
 
-    sock: of nfnetlink. Raises NetlinkError, and what `iptables.save` raises.
+    sock: of nfnetlink. True if the attachment itself may have ports there, from an ADD before.
+    Raises NetlinkError, and what `iptables.save` raises.
     """
     families = [family for family in _TABLES if any(c.family == family for c in claims)]
-    replies = sock.batch([_TABLES[family].get_chain(_ENTRY) for family in families])
+    own = leftovers.looks_at_own(attachment)
+    replies = sock.batch([*own, *[_TABLES[family].get_chain(_ENTRY) for family in families]])
+    has_own, replies = leftovers.are_there(replies[: len(own)]), replies[len(own) :]
     for family, reply in zip(families, replies, strict=True):
         if not reply.check(ENOENT):
             continue
@@ -46,6 +49,7 @@ def refuse_taken_by_iptables(sock: Socket, attachment: Attachment, claims: list[
             if container not in rule and _is_for(rule, wanted):
                 _ask(attachment, wanted, table.VERSIONS[family])
                 break
+    return has_own
 
 
 def _is_for(rule: bytes, claims: list[Claim]) -> bool:

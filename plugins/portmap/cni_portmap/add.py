@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni_portmap.mapping import Claim
+    from libcni.attachment import Attachment
     from libcni.inet import Prefix
     from libcni.skel.request import Request
     from libcni.types.result import Result
@@ -27,8 +28,11 @@ _GONE = 100
 def add(request: Request) -> Result:
     """Make the mappings; returns prevResult. Without mappings there is nothing to do.
 
-    Raises CniError: 7 for what cannot be, 101 for a port that another container has, before
-    anything has changed; then, and after any other failure, everything is as it was.
+    What the attachment has from an ADD before is replaced, by whichever backend it was made;
+    iptables-legacy is only asked where the ADD is by iptables. Raises CniError: 7 for what
+    cannot be, 101 for a port that another container has, before anything has changed; then, and
+    after any other failure, everything is as it was, but that what this ADD does not replace by
+    itself (see `_Leftovers`) stays gone if only the result could not be written.
     """
     result = request.chained_result()
     config = Config(request)
@@ -39,7 +43,7 @@ def add(request: Request) -> Result:
     host_end = has_host_end(request, result)
     for left in range(_GONE, -1, -1):
         try:
-            _take(request, config, targets, claims, host_end)
+            leave = _take(request, config, targets, claims, host_end)
             break
         except Taken as taken:
             if not left:
@@ -53,6 +57,8 @@ def add(request: Request) -> Result:
     from cni_portmap.flows import forget_strays
 
     forget_strays(claims)
+    if leave is not None:
+        leave()
     return result
 
 
@@ -62,16 +68,68 @@ def _take(
     targets: dict[int, Prefix],
     claims: list[Claim],
     host_end: bool,
-) -> None:
-    """Make the mappings by the backend that is asked for, or can. Raises Taken, CniError."""
+) -> Callable[[], None] | None:
+    """Make the mappings by the backend that is asked for, or can. Raises Taken, CniError.
+
+    Returns what removes those of the other backend, if there may be any.
+    """
     undo = _Undo(request).push
-    if config.backend != IPTABLES and _by_nftables(
-        request, config, targets, claims, host_end, undo
-    ):
-        return
+    if config.backend != IPTABLES:
+        try:
+            is_in_iptables = _by_nftables(request, config, targets, claims, host_end, undo)
+        except NetlinkError as error:
+            from libcni.nftables.transaction import UNSUPPORTED, is_missing
+
+            # ENOENT: nftables without NAT in inet tables, as in Linux before 5.2.
+            if config.backend or not (error.errno in (ENOENT, *UNSUPPORTED) or is_missing()):
+                raise
+        else:
+            return _Leftovers(request.attachment, targets).leave if is_in_iptables else None
     from cni_portmap import ipt
 
-    ipt.ensure(request.attachment, config, targets, claims, undo)
+    versions = ipt.ensure(request.attachment, config, targets, claims, undo)
+    return _Leftovers(request.attachment, targets, versions).leave
+
+
+class _Leftovers:
+    """What an ADD before has made that this one does not replace by itself.
+
+    targets: where this one leads. versions: those of IP that it has made rules of iptables for.
+    """
+
+    __slots__ = ("_addresses", "_attachment", "_versions")
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        targets: dict[int, Prefix],
+        versions: tuple[int, ...] = (),
+    ) -> None:
+        self._addresses = {target.packed for target in targets.values()}
+        self._attachment = attachment
+        self._versions = versions
+
+    def leave(self) -> None:
+        """Remove it. Idempotent. Raises NetlinkError, CniError."""
+        from cni_portmap import delete
+        from cni_portmap.flows import forget_translated
+        from libcni.nftables.transaction import find_socket
+
+        others = tuple([version for version in (4, 6) if version not in self._versions])
+        sock = find_socket()
+        led_to: set[bytes] = set()
+        if sock is not None and others:
+            led_to = delete.remove_leftovers(sock, self._attachment, others, self._addresses)
+        if self._versions:
+            delete.remove_ours(self._attachment)
+            from libcni.legacy_tables import legacy_versions
+
+            legacy = [version for version in legacy_versions("nat") if version in others]
+            if legacy:
+                from cni_portmap import ipt
+
+                led_to |= ipt.remove_legacy(self._attachment, legacy, marked=True)
+        forget_translated(led_to)
 
 
 class _Undo:
@@ -86,13 +144,17 @@ class _Undo:
         self._request = request
         self._pushed = False
 
-    def push(self) -> None:
-        """Register it, unless that is done."""
-        if not self._pushed:
+    def push(self, put_back: Callable[..., None] | None = None, *args: object) -> None:
+        """Register it, unless that is done: DEL, or what puts back what there was before."""
+        if self._pushed:
+            return
+        if put_back is None:
             from cni_portmap import delete
 
             self._request.undo.push(delete.undo, self._request.attachment)
-            self._pushed = True
+        else:
+            self._request.undo.push(put_back, *args)
+        self._pushed = True
 
 
 def _by_nftables(
@@ -101,23 +163,17 @@ def _by_nftables(
     targets: dict[int, Prefix],
     claims: list[Claim],
     host_end: bool,
-    undo: Callable[[], None],
+    undo: Callable[..., None],
 ) -> bool:
-    """False, with nothing changed, where the kernel cannot and any backend will do."""
+    """Make the mappings; returns whether iptables too may hold some of the attachment."""
     from cni_portmap import nft
 
     wanted, sources, conditional = nft.wanted(config, targets, claims, host_end)
-    try:
-        nft.ensure(request.attachment, wanted, sources, undo)
-    except NetlinkError as error:
-        from libcni.nftables.transaction import UNSUPPORTED, is_missing
-
-        # ENOENT: nftables without NAT in inet tables, as in Linux before 5.2.
-        if config.backend or not (error.errno in (ENOENT, *UNSUPPORTED) or is_missing()):
-            raise
-        return False
+    is_in_iptables = nft.ensure(request.attachment, wanted, sources, undo)
     if conditional:
         from cni_portmap import conditional as rules
 
         rules.ensure(request.attachment, conditional, config.conditions)
-    return True
+        wanted.digest = rules.digest(request.attachment, conditional, config.conditions)
+        nft.remember(request.attachment, wanted)
+    return is_in_iptables

@@ -63,8 +63,9 @@ def _check_nftables(
     from cni_portmap import nft
 
     wanted, sources, conditional = nft.wanted(config, targets, claims, host_end)
-    nft.check(request.attachment, wanted, sources)
     if conditional:
         from cni_portmap import conditional as rules
 
         rules.check(request.attachment, conditional)
+        wanted.digest = rules.digest(request.attachment, conditional, config.conditions)
+    nft.check(request.attachment, wanted, sources)

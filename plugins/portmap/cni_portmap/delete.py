@@ -51,7 +51,8 @@ def undo(attachment: Attachment) -> None:
 def remove(attachment: Attachment, search: bool = False) -> None:
     """What DEL does, for any attachment.
 
-    search: it has had mappings, so look for them even where somebody has removed their owner.
+    search: it has had mappings, so look for them even where somebody has removed their owner and
+    that does not show.
     """
     steps = Attempts()
     steps.attempt(orphans.wait, attachment)
@@ -87,14 +88,14 @@ def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> N
         from cni_portmap.removal import remove as remove_elements
 
         freed = steps.attempt(remove_elements, sock, attachment.comment, own) or []
-    elif search:
-        from cni_portmap.removal import remove_orphans
+    else:
+        from cni_portmap.removal import has_orphans, remove_orphans
 
-        freed = steps.attempt(remove_orphans, sock, attachment.comment) or []
+        if search or steps.attempt(has_orphans, sock, attachment.comment):
+            freed = steps.attempt(remove_orphans, sock, attachment.comment) or []
     led_to: set[bytes] = set()
     if has_theirs:
-        led_to = leftovers.targets(sock, attachment)
-        steps.attempt(_remove_leftovers, sock, attachment)
+        led_to = steps.attempt(remove_leftovers, sock, attachment) or set()
     if freed or led_to:
         from cni_portmap import flows
 
@@ -106,9 +107,35 @@ def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> N
         leave(sock)
 
 
-def _remove_leftovers(sock: Socket, attachment: Attachment) -> None:
+def remove_ours(attachment: Attachment) -> None:
+    """Remove what our nftables backend holds of it, which has another one now. Idempotent."""
+    sock = find_socket()
+    if sock is None:
+        return
+    if not table.TABLE.is_absent(sock):
+        from cni_portmap.flows import forget_freed
+        from cni_portmap.removal import remove as remove_elements
+
+        forget_freed(remove_elements(sock, attachment.comment, attachment.set_key))
+    sock.close()
+
+
+def remove_leftovers(
+    sock: Socket,
+    attachment: Attachment,
+    versions: tuple[int, ...] = (4, 6),
+    addresses: set[bytes] | None = None,
+) -> set[bytes]:
+    """Remove what iptables-nft, and Go's nftables backend, hold of it. Idempotent.
+
+    versions: of IP. addresses: see `leftovers.removal`. Returns the addresses, packed, that it
+    led to. Raises NetlinkError, CniError 11.
+    """
+    led_to: set[bytes] = set()
     for _ in attempts("portmap"):
         number = generation(sock.batch([get_generation()])[0])
-        changes = leftovers.removal(sock, attachment)
+        changes, targets = leftovers.removal(sock, attachment, versions, addresses)
+        led_to |= targets
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):
-            return
+            break
+    return led_to

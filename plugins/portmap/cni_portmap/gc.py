@@ -6,7 +6,7 @@ from __future__ import annotations
 from errno import ENOENT
 
 from cni_portmap import leftovers, removal
-from cni_portmap.flows import forget_freed
+from cni_portmap.flows import forget_freed, forget_translated
 from libcni.attachment import Attachment, network_marks
 from libcni.attempts import Attempts
 from libcni.nftables.transaction import (
@@ -28,27 +28,29 @@ if TYPE_CHECKING:
 def gc(request: Request) -> None:
     """Remove what belongs to attachments of the network that are not valid. Idempotent.
 
-    iptables tells containers apart, not their interfaces. What the Go plugin's nftables backend
+    Go's iptables rules tell containers apart, not their interfaces. What its nftables backend
     made does not say its network, and stays. Raises CniError 7 without acting when the list of
     valid attachments is missing; else the first CniError after trying everything.
     """
-    network, valid = request.network, request.valid_attachments()
+    network = request.network
+    valid = [Attachment(network, *pair) for pair in request.valid_attachments()]
     steps = Attempts()
     steps.attempt(_collect_elements, network, valid)
-    containers = {container_id for container_id, _ in valid}
-    steps.attempt(_collect_leftovers, network, containers)
+    led_to: set[bytes] = set()
+    steps.attempt(_collect_leftovers, network, valid, led_to)
     from libcni.legacy_tables import legacy_versions
 
     families = legacy_versions("nat")
     if families:
         from cni_portmap import ipt
 
-        steps.attempt(ipt.gc_legacy, network, containers, families)
+        led_to |= steps.attempt(ipt.gc_legacy, network, valid, families) or set()
+    steps.attempt(forget_translated, led_to)
     steps.report()
 
 
-def _collect_elements(network: str, valid: set[tuple[str, str]]) -> None:
-    keep = {Attachment(network, *pair).comment for pair in valid}
+def _collect_elements(network: str, valid: list[Attachment]) -> None:
+    keep = {attachment.comment for attachment in valid}
     sock = open_socket()
     try:
         marks = network_marks(network)
@@ -61,14 +63,16 @@ def _collect_elements(network: str, valid: set[tuple[str, str]]) -> None:
         sock.close()
 
 
-def _collect_leftovers(network: str, containers: set[str]) -> None:
+def _collect_leftovers(network: str, valid: list[Attachment], led_to: set[bytes]) -> None:
+    """led_to: is given the addresses, packed, that what goes led to."""
     sock = open_socket()
     try:
         for _ in attempts("portmap"):
             number = generation(sock.batch([get_generation()])[0])
-            changes = leftovers.stale(sock, network, containers)
+            changes, targets = leftovers.stale(sock, network, valid)
             if not changes:
                 return
+            led_to |= targets
             # Each commit is a new generation; what does not fit is for the next attempt.
             refused(commit(sock, changes[:LIMIT], number), ENOENT, *TRANSIENT)
     finally:

@@ -7,6 +7,7 @@
     -A CNI-DN-<hash> -s 10.244.1.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
     -A CNI-DN-<hash> -s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
     -A CNI-DN-<hash> -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.2:80
+    -A CNI-DN-<hash> -m comment --comment "cni:podnet:0a1b:eth0"    (ours alone: see `leftovers`)
     -A CNI-HOSTPORT-SETMARK -j MARK --set-xmark 0x2000/0x2000
     -A POSTROUTING -j CNI-HOSTPORT-MASQ
     -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
@@ -26,7 +27,7 @@ from libcni import iptables, orphans
 from libcni.attachment import Attachment
 from libcni.inet import Prefix, ntop, pton
 from libcni.netns_lock import NamespaceLock
-from libcni.types.errors import CHECK_FAILED, CniError
+from libcni.types.errors import CHECK_FAILED, KERNEL, CniError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,25 +43,38 @@ _COMMENT = 255
 
 def _comment_text(attachment: Attachment) -> str:
     text = f'dnat name: "{attachment.network}" id: "{attachment.container_id}"'
-    return text[:_COMMENT]
+    # As Go and then the tool cut it.
+    return text if len(text) <= _COMMENT else text[: _COMMENT - 2] + ".."
 
 
 class Rules:
     """What an attachment needs for one IP version, as `iptables-save` shows it."""
 
-    __slots__ = ("chain", "entries", "own", "version")
+    __slots__ = ("chain", "conditional", "entries", "mark", "own", "version")
 
     def __init__(
-        self, attachment: Attachment, config: Config, target: Prefix, claims: list[Claim]
+        self,
+        attachment: Attachment,
+        config: Config,
+        target: Prefix,
+        claims: list[Claim],
+        saved: list[str],
+        are_new: bool,
     ) -> None:
+        """saved: what there is, which decides about the chain; see `leftovers`.
+
+        are_new: the rules are to be made.
+        """
         self.version = 4 if len(target.packed) == 4 else 6
-        self.chain = leftovers.chain_name(attachment.network, attachment.container_id)
+        self.chain = _chain_for(attachment, saved, target.packed if are_new else b"")
+        self.mark = f"-A {self.chain} -m comment --comment {iptables.quoted(attachment.comment)}"
         self.own = [
             line
             for claim in claims
             if claim.family == target.family
             for line in self._translations(config, target, claim)
         ]
+        self.conditional = self.version in config.conditions
         self.entries = self._jumps(attachment, config, claims)
 
     def _translations(self, config: Config, target: Prefix, claim: Claim) -> list[str]:
@@ -109,17 +123,112 @@ class Rules:
                 )
         return [line.replace("  ", " ") for line in lines]
 
+    def lines(self, saved: list[str]) -> list[str]:
+        """What makes `saved` have these rules and none else of the attachment's.
+
+        The chain is written anew when any of its rules is missing, is another one or has another
+        place: what is appended behind a DNAT is never reached. Jumps whose conditions the tool
+        writes in another way are made anew.
+        """
+        return _replacement(saved, self.chain, [*self.own, self.mark], self.entries)
+
     def missing(self, saved: list[str]) -> list[str]:
-        """The rules that are not in `saved`; conditions are not compared."""
+        """The rules that are not in `saved`; of those with conditions see `check_conditions`."""
         shown = set(saved)
         absent = [line for line in self.own if line not in shown]
-        jumps = [line for line in saved if line.endswith(f"-j {self.chain}")]
+        jumps = _jumps_to(saved, self.chain)
         for line in self.entries:
-            match = " -m multiport --dports " + line.split(" --dports ")[1].split(" ")[0] + " "
-            protocol = " " + line.split(f"-A {_ENTRY} ")[1].split(" -m ")[0] + " "
-            if not any(match in jump and protocol in jump for jump in jumps):
+            if not self.conditional:
+                found = line in jumps
+            else:
+                # A second one for the same ports may have no conditions.
+                found = sum(_ports_of(jump) == _ports_of(line) for jump in jumps) == 1
+            if not found:
                 absent.append(line)
         return absent
+
+    def is_in_order(self, saved: list[str]) -> bool:
+        """True if the rules of the chain, none of which is missing, follow each other."""
+        places = [saved.index(line) for line in self.own]
+        return places == sorted(places)
+
+    def check_conditions(self) -> None:
+        """Have the tool compare the jumps' conditions. Raises CniError 103, 11."""
+        if not self.conditional:
+            return
+        try:
+            iptables.restore(self.version, TABLE, ["-C" + line[2:] for line in self.entries])
+        except CniError as error:
+            if error.code != KERNEL:
+                raise
+            raise CniError(
+                CHECK_FAILED,
+                f"portmap: {_tool(self.version)} table {TABLE}: the jumps to {self.chain} do not "
+                f"have the conditions of conditionsV{self.version}",
+                error.msg,
+            ) from error
+
+
+def _replacement(
+    saved: list[str], chain: str, own: list[str], jumps: list[str], is_wanted: bool = True
+) -> list[str]:
+    """What makes `saved` have a chain of these rules and these jumps to it, or neither."""
+    exists, there = _has_chain(saved, chain), _jumps_to(saved, chain)
+    lines = []
+    if is_wanted and (not exists or _rules_of(saved, chain) != own):
+        lines += [f"-F {chain}" if exists else f"-N {chain}", *own]
+    if sorted(there) != sorted(jumps):
+        lines += ["-D" + line[2:] for line in there]
+        lines += jumps
+    if exists and not is_wanted:
+        lines += [f"-F {chain}", f"-X {chain}"]
+    return lines
+
+
+def _chain_for(attachment: Attachment, saved: list[str], target: bytes) -> str:
+    """Go's chain, unless another interface of the container has it.
+
+    target: where rules are to lead that are to be made: a chain that does not say whose it is is
+    not written anew if it leads somewhere else.
+    """
+    own = leftovers.own_chain_name(attachment)
+    shared = leftovers.chain_name(attachment.network, attachment.container_id)
+    if _has_chain(saved, own):
+        return own
+    content = _rules_of(saved, shared)
+    marks = [mark for line in content if (mark := _mark(line))]
+    if marks:
+        return shared if leftovers.is_of(marks[0], attachment) else own
+    led_to = {_packed(_after(line.split(" "), "--to-destination")) for line in content}
+    return own if target and led_to - {target, b""} else shared
+
+
+def _has_chain(saved: list[str], chain: str) -> bool:
+    return any(line.startswith(f":{chain} ") for line in saved)
+
+
+def _rules_of(saved: list[str], chain: str) -> list[str]:
+    return [line for line in saved if line.startswith(f"-A {chain} ")]
+
+
+def _mark(line: str) -> str:
+    """The attachment that a rule of a container's chain names, or ""."""
+    comment = _comment(line)
+    return comment if comment.startswith("cni:") else ""
+
+
+def _jumps_to(saved: list[str], chain: str) -> list[str]:
+    return [line for line in saved if line.startswith("-A ") and line.endswith(f" -j {chain}")]
+
+
+def _ports_of(jump: str) -> tuple[str, str]:
+    """The protocol and the ports that a rule of CNI-HOSTPORT-DNAT is for."""
+    words = jump.split(" ")
+    return _after(words, "-p"), _after(words, "--dports")
+
+
+def _tool(version: int) -> str:
+    return "iptables" if version == 4 else "ip6tables"
 
 
 def _word(word: str) -> str:
@@ -169,13 +278,19 @@ def _frame(config: Config, saved: list[str]) -> list[str]:
 
 
 def _sorted_out(
-    attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
-) -> list[Rules]:
-    return [
-        Rules(attachment, config, target, claims)
-        for family, target in targets.items()
-        if any(claim.family == family for claim in claims)
-    ]
+    attachment: Attachment,
+    config: Config,
+    targets: dict[int, Prefix],
+    claims: list[Claim],
+    are_new: bool,
+) -> list[tuple[Rules, list[str]]]:
+    """The rules for each IP version that has any, and what `iptables-save` shows of it now."""
+    found = []
+    for family, target in targets.items():
+        if any(claim.family == family for claim in claims):
+            saved = iptables.save(VERSIONS[family], TABLE)
+            found.append((Rules(attachment, config, target, claims, saved, are_new), saved))
+    return found
 
 
 def ensure(
@@ -183,36 +298,47 @@ def ensure(
     config: Config,
     targets: dict[int, Prefix],
     claims: list[Claim],
-    undo: Callable[[], None],
-) -> None:
-    """Make chain and rules. Idempotent. undo: called before the first change.
+    undo: Callable[..., None],
+) -> tuple[int, ...]:
+    """Make chain and rules; returns for which versions of IP. Idempotent.
 
-    Raises CniError 101 naming the holder of a port with nothing changed, 11 when the lock is not
-    to be had, 102 when iptables refuses or is missing.
+    undo: called before the first change, with what puts back what the attachment had before, if
+    it had anything. Raises CniError 101 naming the holder of a port with nothing changed, 11 when
+    the lock is not to be had, 102 when iptables refuses or is missing.
     """
-    families = _sorted_out(attachment, config, targets, claims)
     orphans.hold(attachment)
     plain = [c for c in claims if VERSIONS[c.family] not in config.conditions]
     with NamespaceLock():
         refuse_taken_by_nftables(attachment, plain)
-        looks = {rules.version: iptables.save(rules.version, TABLE) for rules in families}
-        for rules in families:
+        families = _sorted_out(attachment, config, targets, claims, True)
+        for rules, saved in families:
             mine = [c for c in plain if VERSIONS[c.family] == rules.version]
-            refuse_taken(attachment, mine, looks[rules.version])
-        undo()
-        for rules in families:
-            version = rules.version
-            iptables.ensure(version, TABLE, _missing(config, rules), looks[version])
+            refuse_taken(attachment, mine, saved)
+        if any(_has_chain(saved, rules.chain) for rules, saved in families):
+            undo(_put_back, [(rules.version, rules.chain, saved) for rules, saved in families])
+        else:
+            undo()
+        for rules, saved in families:
+            iptables.ensure(rules.version, TABLE, _missing(config, rules), saved)
+    return tuple([rules.version for rules, _ in families])
+
+
+def _put_back(before: list[tuple[int, str, list[str]]]) -> None:
+    """After an ADD again that failed: let chains be as they were. (version, chain, saved)."""
+    for version, chain, old in before:
+        now = iptables.save(version, TABLE)
+        lines = _replacement(
+            now, chain, _rules_of(old, chain), _jumps_to(old, chain), _has_chain(old, chain)
+        )
+        if lines:
+            iptables.restore(version, TABLE, lines)
 
 
 def _missing(config: Config, rules: Rules) -> Callable[[list[str]], list[str]]:
     """What `iptables.ensure` asks for: the lines that `saved` lacks."""
 
     def missing(saved: list[str]) -> list[str]:
-        lines = _frame(config, saved)
-        if not any(line.startswith(f":{rules.chain} ") for line in saved):
-            lines.append(f"-N {rules.chain}")
-        return lines + rules.missing(saved)
+        return _frame(config, saved) + rules.lines(saved)
 
     return missing
 
@@ -222,14 +348,14 @@ def refuse_taken(attachment: Attachment, claims: list[Claim], saved: list[str]) 
 
     claims: of the IP version whose nat table `saved` is, as of `iptables.save`.
     """
-    own = leftovers.chain_name(attachment.network, attachment.container_id)
+    own = leftovers.own_chains(attachment)
     holders = _holders(saved)
     for line in saved:
         words = line.split(" ")
-        if not line.startswith("-A CNI-DN-") or "DNAT" not in words or words[1] == own:
+        if not line.startswith("-A CNI-DN-") or "DNAT" not in words or words[1] in own:
             continue
-        network, container_id, free = holders.get(words[1], ("?", "?", True))
-        if free or container_id == attachment.container_id:
+        holder = holders.get(words[1])
+        if holder is None or holder.has_conditions or holder.is_container(attachment):
             continue
         protocol = PROTOCOLS.get(_after(words, "-p"))
         ports = _after(words, "--dport").split(":")
@@ -244,10 +370,9 @@ def refuse_taken(attachment: Attachment, claims: list[Claim], saved: list[str]) 
                 mine = f"network {attachment.network}, container {attachment.container_id}"
                 raise Taken(
                     f"hostPort {claim.text(max(0, low - claim.port))} for {mine}, "
-                    f"interface {attachment.ifname} is taken by network {network}, "
-                    f"container {container_id}",
+                    f"interface {attachment.ifname} is taken by {holder.text()}",
                     f"chain {words[1]}; if that is gone, a DEL of it frees the port",
-                    Attachment(network, container_id, ""),
+                    holder.attachment(),
                     _packed(_after(words, "--to-destination")),
                 )
 
@@ -266,64 +391,133 @@ def _after(words: list[str], option: str) -> str:
     return words[at] if at < len(words) else ""
 
 
-def _holders(saved: list[str]) -> dict[str, tuple[str, str, bool]]:
-    """Network, container, and whether there are conditions, by chain, from the jumps to it."""
-    found: dict[str, tuple[str, str, bool]] = {}
+class _Holder:
+    """Whose a chain is, by the comment of a jump to it and the one in it.
+
+    container_id: as much of it as there was room for. ifname: "" where nothing says it.
+    """
+
+    __slots__ = ("comment", "container_id", "has_conditions", "ifname", "is_cut", "network")
+
+    def __init__(self, network: str, container_id: str, is_cut: bool, conditions: bool) -> None:
+        self.network = network
+        self.container_id = container_id
+        self.is_cut = is_cut
+        self.has_conditions = conditions
+        self.comment = ""
+        self.ifname = ""
+
+    def is_container(self, attachment: Attachment) -> bool:
+        """True for the attachment's container, in whichever network."""
+        if self.is_cut:
+            return attachment.container_id.startswith(self.container_id.rstrip("."))
+        return self.container_id == attachment.container_id
+
+    def attachment(self) -> Attachment | None:
+        """Whose what is removed, if it is gone; None where that is not known in full."""
+        if self.is_cut:
+            return None
+        return Attachment(self.network, self.container_id, self.ifname)
+
+    def text(self) -> str:
+        """The same in words."""
+        text = f"network {self.network}, container {self.container_id}"
+        return f"{text}, interface {self.ifname}" if self.ifname else text
+
+
+def _holders(saved: list[str]) -> dict[str, _Holder]:
+    """Who has each chain that something jumps to."""
+    found: dict[str, _Holder] = {}
     for line in saved:
         start, _, rest = line.partition(" --dports ")
-        names = line.split('\\"')
-        if line.startswith(f"-A {_ENTRY} ") and len(names) == 5:
+        names = _comment(line).split('"')
+        if line.startswith(f"-A {_ENTRY} ") and len(names) >= 4:
             # Ports, "-j" and the chain: anything more is a condition, as is what is before -p.
             words = rest.split(" ")
             plain = len(words) == 3 and start.startswith(f"-A {_ENTRY} -p ")
-            found.setdefault(line.rpartition(" ")[2], (names[1], names[3], not plain))
+            holder = _Holder(names[1], names[3], len(names) < 5, not plain)
+            found.setdefault(line.rpartition(" ")[2], holder)
+    for line in saved:
+        marked = found.get(line.split(" ")[1]) if line.startswith("-A CNI-DN-") else None
+        if marked is not None and (mark := _mark(line)):
+            marked.comment = mark
+            parts = mark.split(":")
+            marked.ifname = parts[3] if len(parts) == 4 else ""
     return found
+
+
+def _comment(line: str) -> str:
+    """The comment of a rule, "" without one; the tool quotes only what needs it."""
+    _, _, rest = line.partition(" --comment ")
+    if not rest.startswith('"'):
+        return rest.partition(" ")[0]
+    return rest[1:].replace('\\"', "\0").partition('"')[0].replace("\0", '"')
 
 
 def check(
     attachment: Attachment, config: Config, targets: dict[int, Prefix], claims: list[Claim]
 ) -> None:
-    """Raise CniError 103 naming the first rule that is missing."""
-    for rules in _sorted_out(attachment, config, targets, claims):
-        saved = iptables.save(rules.version, TABLE)
+    """Raise CniError 103 naming the first rule that is missing, or a chain whose order is not
+    ADD's, or whose jumps have other conditions."""
+    for rules, saved in _sorted_out(attachment, config, targets, claims, False):
         missing = [line for line in _frame(config, saved) if line[1] != "N"]
         missing += rules.missing(saved)
         if missing:
-            name = "iptables" if rules.version == 4 else "ip6tables"
             raise CniError(
                 CHECK_FAILED,
-                f"portmap: {name} table {TABLE} lacks {missing[0][3:]}",
+                f"portmap: {_tool(rules.version)} table {TABLE} lacks {missing[0][3:]}",
                 "; ".join(missing[1:]),
             )
+        if not rules.is_in_order(saved):
+            raise CniError(
+                CHECK_FAILED,
+                f"portmap: {_tool(rules.version)} table {TABLE}: the rules of {rules.chain} are "
+                "in another order",
+                f"expected {'; '.join(rules.own)}",
+            )
+        rules.check_conditions()
 
 
-def remove_legacy(attachment: Attachment, families: list[int]) -> set[bytes]:
+def remove_legacy(attachment: Attachment, families: list[int], marked: bool = False) -> set[bytes]:
     """Remove the attachment's rules and chains from iptables-legacy. Idempotent.
 
-    families: the IP versions that have a nat table there. Without the tool nothing is done.
-    Returns the addresses, packed, that they led to. Raises CniError 11 or 102.
+    families: the IP versions that have a nat table there. marked: only chains that say that they
+    are the attachment's. Without the tool nothing is done. Returns the addresses, packed, that
+    they led to. Raises CniError 11 or 102.
     """
-    chains = {
-        leftovers.chain_name(attachment.network, attachment.container_id, prefix)
-        for prefix in leftovers.ENTRIES
-    }
+    chains = leftovers.own_chains(attachment)
+
+    def is_meant(chain: str, holder: _Holder | None) -> bool:
+        mark = holder.comment if holder else ""
+        if marked and not mark:
+            return False
+        return chain in chains and leftovers.is_of(mark, attachment)
+
     led_to: set[bytes] = set()
     for version in families:
-        led_to |= _delete_legacy(version, lambda chain, _: chain in chains)
+        led_to |= _delete_legacy(version, is_meant)
     return led_to
 
 
-def gc_legacy(network: str, containers: set[str], families: list[int]) -> None:
-    """Remove from iptables-legacy what the network's other containers have there."""
+def gc_legacy(network: str, valid: list[Attachment], families: list[int]) -> set[bytes]:
+    """Remove from iptables-legacy what the network's other attachments have there.
+
+    Returns and raises as `remove_legacy`.
+    """
+    keep = leftovers.Kept(valid)
+
+    def is_meant(chain: str, holder: _Holder | None) -> bool:
+        if holder is None or holder.network != network:
+            return False
+        return not keep.has(chain, holder.comment)
+
+    led_to: set[bytes] = set()
     for version in families:
-        _delete_legacy(
-            version, lambda _, owner: owner[0] == network and owner[1] not in containers
-        )
+        led_to |= _delete_legacy(version, is_meant)
+    return led_to
 
 
-def _delete_legacy(
-    version: int, is_meant: Callable[[str, tuple[str, str, bool]], bool]
-) -> set[bytes]:
+def _delete_legacy(version: int, is_meant: Callable[[str, _Holder | None], bool]) -> set[bytes]:
     """Delete the chains for which is_meant(name, its holder) with the jumps to them.
 
     Returns the addresses, packed, that they led to.
@@ -333,7 +527,7 @@ def _delete_legacy(
     saved = iptables.save(version, TABLE, iptables.LEGACY)
     holders = _holders(saved)
     names = [line.split(" ")[0][1:] for line in saved if line.startswith((":CNI-DN-", ":CNI-SN-"))]
-    chains = [name for name in names if is_meant(name, holders.get(name, ("", "", False)))]
+    chains = [name for name in names if is_meant(name, holders.get(name))]
     lines = []
     for chain in chains:
         lines += [

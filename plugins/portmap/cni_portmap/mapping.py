@@ -89,10 +89,12 @@ def parse(entries: list[dict[str, Any]], targets: dict[int, bytes]) -> list[Clai
                 continue
             own = b"" if address in _UNSPECIFIED else address
             claim = Claim(version, protocol, own, first, count, target, target_port)
-            fresh = _merge(claim, seen, where)
-            if fresh:
-                claims.append(claim)
-                total += count
+            for offset, fresh in _merge(claim, seen, where):
+                part = Claim(
+                    version, protocol, own, first + offset, fresh, target, target_port + offset
+                )
+                claims.append(part)
+                total += fresh
     if total > MOST:
         raise invalid(f"{_KEY}: {total} ports of the host", f"one attachment may have {MOST}")
     return claims
@@ -100,23 +102,24 @@ def parse(entries: list[dict[str, Any]], targets: dict[int, bytes]) -> list[Clai
 
 def _merge(
     claim: Claim, seen: dict[tuple[int, int, bytes, int], tuple[bytes, int]], where: str
-) -> bool:
-    """False if the same was claimed before. Raises CniError 7 if that led somewhere else."""
-    new = 0
+) -> list[tuple[int, int]]:
+    """(offset, count) of what was not claimed before. Raises CniError 7 if that led elsewhere."""
+    parts: list[tuple[int, int]] = []
     for offset in range(claim.count):
         key = (claim.family, claim.protocol, claim.address, claim.port + offset)
         value = (claim.target, claim.target_port + offset)
         earlier = seen.setdefault(key, value)
         if earlier is value:
-            new += 1
+            if parts and sum(parts[-1]) == offset:
+                parts[-1] = (parts[-1][0], parts[-1][1] + 1)
+            else:
+                parts.append((offset, 1))
         elif earlier != value:
             raise invalid(
                 f"{where}: hostPort {claim.text(offset)} is mapped twice",
                 f"to container ports {earlier[1]} and {value[1]}",
             )
-    if 0 < new < claim.count:
-        raise invalid(f"{where}: hostPort {claim.text(0)} overlaps with another range")
-    return new > 0
+    return parts
 
 
 def _protocol(entry: dict[str, Any], where: str) -> int:

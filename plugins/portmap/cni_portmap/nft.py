@@ -56,61 +56,96 @@ def ensure(
     attachment: Attachment,
     wanted: Record,
     sources: list[tuple[str, bytes]],
-    undo: Callable[[], None],
-) -> None:
+    undo: Callable[..., None],
+) -> bool:
     """Take the ports, and masquerade what comes from `sources` ((set, key), see `table`).
 
-    wanted: claims and all that DEL will have to know. undo: called before the first change.
-    Idempotent; whatever the attachment had before goes. A port that another attachment of the
-    same container has waits until that lets go. Raises Taken, naming the holder of a port, with
-    nothing changed; NetlinkError; CniError 11.
+    wanted: claims and all that DEL will have to know. undo: called before the first change, with
+    what puts back what the attachment had before, if it had anything; that goes. Idempotent. A
+    port that another attachment of the same container has waits until that lets go. Returns
+    whether iptables too may hold something of it. Raises Taken, naming the holder of a port,
+    with nothing changed; NetlinkError; CniError 11.
     """
     sock, claims = open_socket(), wanted.claims
-    refuse_taken_by_iptables(sock, attachment, claims)
-    comment = attachment.comment
-    owner = maps.MapElement(
-        attachment.set_key,
-        b"",
-        comment,
-        wanted.pack(maps.room_for_record(comment)),
-    )
+    is_in_iptables = refuse_taken_by_iptables(sock, attachment, claims)
+    owner = _owner(attachment, wanted)
     for _ in attempts("portmap"):
         number = generation(sock.batch([get_generation()])[0])
         existing = b"".join(TABLE.rules(sock, ""))
         holders = Holders(attachment)
         changes: list[Message] = []
+        before: dict[str, list[maps.MapElement]] = {}
         replaces = bool(table.missing_rule(existing, sources))
         absent = replaces and not existing and TABLE.is_absent(sock)
         if replaces:
             changes += table.frame(sock, existing, sources)
         if not absent:
             holders.look(sock, claims, sources)
-            stale = _stale(sock, attachment, holders)
+            stale, before = _stale(sock, attachment, holders)
             replaces |= bool(stale)
             changes += stale
         # A claim on one address and one on any must not pass each other by.
         replaces |= any(claim.address for claim in claims)
         changes += sets_and_maps(attachment, claims, sources, holders)
         changes += maps.add(TABLE, table.OWNERS, [owner])
-        undo()
+        if before:
+            undo(*_putting_back(attachment, before))
+        else:
+            undo()
         raced = TRANSIENT if replaces else (ENOENT, EEXIST, *TRANSIENT)
         if not refused(commit(sock, changes, number if replaces else 0), *raced):
             TABLE.made_here |= absent
             break
     if not replaces:
         _look_again(sock, attachment, claims)
+    return is_in_iptables
 
 
-def _stale(sock: Socket, attachment: Attachment, holders: Holders) -> list[Message]:
-    """Delete what the attachment has already, and what has a key of the masquerade's sets."""
+def _owner(attachment: Attachment, wanted: Record) -> maps.MapElement:
+    comment = attachment.comment
+    record = wanted.pack(maps.room_for_record(comment))
+    return maps.MapElement(attachment.set_key, b"", comment, record)
+
+
+def remember(attachment: Attachment, wanted: Record) -> None:
+    """Replace the record of `ensure` by a fuller one. Raises NetlinkError, CniError 11."""
+    sock, owner = open_socket(), _owner(attachment, wanted)
+    for _ in attempts("portmap"):
+        changes = maps.delete(TABLE, table.OWNERS, [owner])
+        changes += maps.add(TABLE, table.OWNERS, [owner])
+        if not refused(commit(sock, changes), *TRANSIENT):
+            return
+
+
+def _stale(
+    sock: Socket, attachment: Attachment, holders: Holders
+) -> tuple[list[Message], dict[str, list[maps.MapElement]]]:
+    """Delete what the attachment has already, and what has a key of the masquerade's sets.
+
+    And what it has, by map.
+    """
     from_before = lookup(sock, table.OWNERS, attachment.set_key)
     if from_before is None and not holders.mine:
-        return holders.release()
+        return holders.release(), {}
     from cni_portmap.removal import removal
 
-    changes, gone = removal(sock, attachment.comment, attachment.set_key)
-    holders.forget(gone)
-    return [*changes, *holders.release()]
+    changes, before = removal(sock, attachment.comment, attachment.set_key)
+    holders.forget({(name, e.key) for name, elements in before.items() for e in elements})
+    return [*changes, *holders.release()], before
+
+
+def _putting_back(
+    attachment: Attachment, before: dict[str, list[maps.MapElement]]
+) -> tuple[object, ...]:
+    """What undoes the replacement: a function and its arguments."""
+    from cni_portmap.removal import put_back
+
+    lines: list[str] = []
+    if table.CONDITIONAL in before:
+        from cni_portmap import conditional
+
+        lines = conditional.listed(attachment)
+    return put_back, attachment.comment, attachment.set_key, before, lines
 
 
 def sets_and_maps(
@@ -151,6 +186,9 @@ def check(attachment: Attachment, made: Record, sources: list[tuple[str, bytes]]
     absent = table.missing_rule(existing, sources)
     if absent:
         raise _differs(f"the rule {absent!r} in table inet {TABLE.name}", "missing")
+    idle = TABLE.idle(sock, table.HOOKS)
+    if idle:
+        raise CniError(CHECK_FAILED, f"portmap: nftables: {idle}", "so mappings do not work")
     comment, own = attachment.comment, attachment.set_key
     wanted = [
         (table.place(claim), element, claim, offset)
@@ -178,6 +216,13 @@ def check(attachment: Attachment, made: Record, sources: list[tuple[str, bytes]]
     if owner is None or owner.comment != comment:
         raise _differs(f"the attachment in set {table.OWNERS}", "missing")
     known = record.unpack(owner.record)
+    if known is not None and not known.digest:
+        made.digest = b""  # by a version that did not remember it
+    elif known is not None and known.digest != made.digest:
+        raise _differs(
+            f"the rules of the attachment in chain {table.CONDITIONAL}",
+            "they are not as ADD made them for these conditions",
+        )
     expected = made.pack(maps.room_for_record(comment))
     if known is not None and owner.record != expected:
         raise _differs(f"the attachment in set {table.OWNERS}", "its record is another one")

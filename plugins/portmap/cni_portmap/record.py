@@ -7,6 +7,7 @@ A sequence of entries, each a byte that says what it is:
     5, 6   the container's IPv4, IPv6 address and the length of its prefix: what is masqueraded
     7      it has rules in the chain `conditional`
     8      the host's end of its veth bears its alias
+    9      what those rules are: a digest, eight bytes
 It is made of what fits into an element's user data. Where it does not fit there is no record, and
 DEL searches.
 """
@@ -20,13 +21,18 @@ from cni_portmap.mapping import Claim
 from libcni.inet import Prefix
 
 _ANY, _ONE, _TARGET = 1, 3, 5
-_CONDITIONAL, _HOST_END = 7, 8
+_CONDITIONAL, _HOST_END, _DIGEST = 7, 8, 9
+#: Bytes of a digest.
+DIGEST = 8
 
 
 class Record:
-    """claims: without where they lead. targets: the container's addresses."""
+    """claims: without where they lead. targets: the container's addresses.
 
-    __slots__ = ("claims", "conditional", "host_end", "targets")
+    digest: of the rules with conditions (`conditional.digest`), b"" where it is not known.
+    """
+
+    __slots__ = ("claims", "conditional", "digest", "host_end", "targets")
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Record:
         self.targets = targets
         self.conditional = conditional
         self.host_end = host_end
+        self.digest = b""
 
     def pack(self, room: int) -> bytes | None:
         """The record, or None if it has more than `room` bytes."""
@@ -54,6 +61,8 @@ class Record:
             parts.append(pack("B", _CONDITIONAL))
         if self.host_end:
             parts.append(pack("B", _HOST_END))
+        if self.digest:
+            parts.append(pack("B", _DIGEST) + self.digest)
         data = b"".join(parts)
         return data if len(data) <= room else None
 
@@ -90,6 +99,11 @@ def unpack(data: bytes | None) -> Record | None:
             elif kind == _HOST_END:
                 record.host_end = True
                 offset += 1
+            elif kind == _DIGEST:
+                record.digest = data[offset + 1 : offset + 1 + DIGEST]
+                if len(record.digest) < DIGEST:
+                    return None
+                offset += 1 + DIGEST
             else:
                 return None
     except (error, IndexError):

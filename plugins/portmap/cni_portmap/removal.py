@@ -23,6 +23,7 @@ from libcni.nftables.transaction import (
     commit,
     generation,
     get_generation,
+    open_socket,
     refused,
 )
 
@@ -80,11 +81,40 @@ def _freed(found: dict[str, list[maps.MapElement]]) -> list[Freed]:
 
 def removal(
     sock: Socket, comment: str, owner: bytes
-) -> tuple[list[Message], set[tuple[str, bytes]]]:
-    """The messages that `remove` would send, and (map, key) of what they delete."""
+) -> tuple[list[Message], dict[str, list[maps.MapElement]]]:
+    """The messages that `remove` would send, and what they delete, by map.
+
+    Where the owner's element is missing everything is searched. An entry for CONDITIONAL says
+    that there are rules.
+    """
     found = _belongings(sock, comment, owner)
-    gone = {(name, e.key) for name, elements in found.items() for e in elements}
-    return _changes(sock, comment, found, promote=False), gone
+    if not found:
+        found = {**_search(sock, comment), table.CONDITIONAL: []}
+    changes = _changes(sock, comment, found, promote=False)
+    if table.CONDITIONAL in found and not _rules(sock, comment):
+        del found[table.CONDITIONAL]
+    return changes, found
+
+
+def put_back(
+    comment: str, owner: bytes, before: dict[str, list[maps.MapElement]], lines: list[str]
+) -> None:
+    """After an ADD again that failed: let there be what `removal` found, instead of what is.
+
+    lines: the rules with conditions (`conditional.listed`). Raises NetlinkError, CniError.
+    """
+    sock = open_socket()
+    for _ in attempts("portmap"):
+        number = generation(sock.batch([get_generation()])[0])
+        changes = _changes(sock, comment, _belongings(sock, comment, owner), promote=False)
+        for name, elements in before.items():
+            changes += maps.add(TABLE, name, elements)
+        if not refused(commit(sock, changes, number), ENOENT, EEXIST, *TRANSIENT):
+            break
+    if lines:
+        from cni_portmap import conditional
+
+        conditional.put_back(lines)
 
 
 def _belongings(sock: Socket, comment: str, owner: bytes) -> dict[str, list[maps.MapElement]]:
@@ -104,9 +134,9 @@ def _belongings(sock: Socket, comment: str, owner: bytes) -> dict[str, list[maps
         if there.comment == comment:
             found.setdefault(name, []).append(there)
     for family in table.FAMILIES:
-        waiting = sets.owned(sock, TABLE, table.WAITING[family], comment)
+        waiting = _owned(sock, table.WAITING[family], comment)
         if waiting:
-            found[table.WAITING[family]] = [maps.MapElement(key) for key in waiting]
+            found[table.WAITING[family]] = waiting
     if known.conditional:
         found[table.CONDITIONAL] = []
     return found
@@ -134,14 +164,31 @@ def _recorded(sock: Socket, known: Record) -> list[tuple[str, maps.MapElement]]:
 
 
 def _search(sock: Socket, comment: str) -> dict[str, list[maps.MapElement]]:
-    wanted = comment_of(comment)
-    found: dict[str, list[maps.MapElement]] = {}
+    found = {}
     for name in sets.set_names(sock, TABLE):
-        for body in sets.elements(sock, TABLE, name):
-            if wanted in body:
-                mine = [element for element in maps.read(body) if element.comment == comment]
-                found.setdefault(name, []).extend(mine)
+        mine = _owned(sock, name, comment)
+        if mine:
+            found[name] = mine
     return found
+
+
+def _owned(sock: Socket, name: str, comment: str) -> list[maps.MapElement]:
+    """The elements of a map that carry this comment."""
+    wanted = comment_of(comment)
+    return [
+        element
+        for body in sets.elements(sock, TABLE, name)
+        if wanted in body
+        for element in maps.read(body)
+        if element.comment == comment
+    ]
+
+
+def _rules(sock: Socket, comment: str) -> list[bytes]:
+    """The attachment's rules with conditions."""
+    return [
+        rule for rule in TABLE.rules(sock, table.CONDITIONAL) if rules.has_comment(rule, comment)
+    ]
 
 
 def _changes(
@@ -154,11 +201,7 @@ def _changes(
     changes: list[Message] = []
     for name, elements in found.items():
         if name == table.CONDITIONAL:
-            changes += [
-                TABLE.delete_rule(name, rule)
-                for rule in TABLE.rules(sock, name)
-                if rules.has_comment(rule, comment)
-            ]
+            changes += [TABLE.delete_rule(name, rule) for rule in _rules(sock, comment)]
         elif elements:
             changes += maps.delete(TABLE, name, elements)
     if promote:
@@ -205,6 +248,18 @@ def stale_comments(sock: Socket, marks: tuple[str, str], keep: set[str]) -> dict
                     own = element.key if name == table.OWNERS else b""
                     found.setdefault(element.comment, own)
     return found
+
+
+def has_orphans(sock: Socket, comment: str) -> bool:
+    """True if somebody has emptied `owners`, and there is more with this comment.
+
+    Whoever has no element there has had no mappings, unless that set lost what it had: that it
+    did is only seen as long as nobody else is in it again. Otherwise each DEL of an attachment
+    without mappings would have to search those of all others.
+    """
+    if not sets.is_empty(TABLE, table.OWNERS):
+        return False
+    return bool(_search(sock, comment) or _rules(sock, comment))
 
 
 def remove_orphans(sock: Socket, comment: str) -> list[Freed]:

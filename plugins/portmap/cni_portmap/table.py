@@ -73,6 +73,12 @@ _NEIGHBOURS = {AF_INET: "neighbours4_", AF_INET6: "neighbours6_"}
 # enum nf_inet_hooks and nf_ip_hook_priorities
 _PRE_ROUTING, _OUTPUT, _POST_ROUTING = 0, 3, 4
 _DESTINATION_NAT, _SOURCE_NAT = -100, 100
+#: Hook and priority of the base chains.
+HOOKS = {
+    "prerouting": (_PRE_ROUTING, _DESTINATION_NAT),
+    "output": (_OUTPUT, _DESTINATION_NAT),
+    _POSTROUTING: (_POST_ROUTING, _SOURCE_NAT),
+}
 #: Registers by 4 bytes: NFT_REG32_01 and _02. Behind an IPv6 address comes NFT_REG_2.
 _SECOND, _THIRD = 9, 10
 
@@ -253,11 +259,7 @@ def frame(sock: Socket, existing: bytes, sources: list[tuple[str, bytes]]) -> li
             neighbours[name] = b""
     changes = [TABLE.create(), *_sets()]
     changes += [TABLE.create_chain(CONDITIONAL), TABLE.create_chain(_HOSTPORTS)]
-    for chain, hook, priority in (
-        ("prerouting", _PRE_ROUTING, _DESTINATION_NAT),
-        ("output", _OUTPUT, _DESTINATION_NAT),
-        (_POSTROUTING, _POST_ROUTING, _SOURCE_NAT),
-    ):
+    for chain, (hook, priority) in HOOKS.items():
         changes.append(TABLE.create_base_chain(chain, "nat", hook, priority))
     for chain in (_HOSTPORTS, "prerouting", "output", _POSTROUTING):
         changes.append(TABLE.flush_chain(chain))

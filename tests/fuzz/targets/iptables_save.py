@@ -43,13 +43,13 @@ def run(data: bytes) -> None:
     ):
         properties.coded(portmap.refuse_taken, _ATTACHMENT, _CLAIMS, saved)
         properties.coded(portmap.remove_legacy, _ATTACHMENT, [4, 6])
-        properties.coded(portmap.gc_legacy, "podnet", {"other"}, [4, 6])
+        kept = [Attachment("podnet", "other", "eth0")]
+        properties.coded(portmap.gc_legacy, "podnet", kept, [4, 6])
         properties.coded(ipmasq.remove_legacy, _ATTACHMENT, [_PREFIX], [4])
         properties.coded(ipmasq.remove_legacy, _ATTACHMENT, None, [4])
         properties.coded(ipmasq.check, _ATTACHMENT, [_PREFIX])
         properties.coded(ipmasq.gc_legacy, "podnet", {"other"}, [4, 6])
-        kept = firewall.Saved(saved)
-        kept.has("FORWARD", "-j CNI-FORWARD")
+        firewall.Saved(saved).has("FORWARD", "-j CNI-FORWARD")
     for line in restored:
         if line.startswith(("-F ", "-X ")) and not line[3:].startswith("CNI-"):
             raise properties.Violation(f"a chain that is somebody else's: {line}")
@@ -73,6 +73,7 @@ def seeds() -> Iterator[bytes]:
 -m multiport --dports 53 -j {_OTHER}
 -A {chain} -s 10.244.1.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
 -A {chain} -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.244.1.2:80
+-A {chain} -m comment --comment "cni:podnet:0a1b:eth1"
 -A {_OTHER} -d 127.0.0.1/32 -p udp -m udp --dport 53:55 -j DNAT --to-destination 10.244.1.3:53
 COMMIT
 """.encode()

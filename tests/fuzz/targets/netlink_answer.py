@@ -94,8 +94,8 @@ QUESTIONS: dict[str, Callable[[Socket], Any]] = {
         sock, ATTACHMENT, [_PREFIX], [*nft.NAT_TABLES]
     ),
     "go-masquerade-gc": lambda sock: leftovers.stale(sock, "net", set()),
-    "go-portmap": lambda sock: portmap_leftovers.targets(sock, ATTACHMENT),
-    "go-portmap-gc": lambda sock: portmap_leftovers.stale(sock, "net", set()),
+    "go-portmap": lambda sock: portmap_leftovers.removal(sock, ATTACHMENT),
+    "go-portmap-gc": lambda sock: portmap_leftovers.stale(sock, "net", []),
 }
 
 
