@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from cni_conformance.bench import Attachment, Bench
-from cni_conformance.case import Finding, Level, NotApplicable, case
+from cni_conformance.case import Finding, Level, NotApplicable, case, preparation
 from cni_conformance.profiles import merge_patch
 from cni_conformance.state import State
 
@@ -74,8 +74,9 @@ def _expect_each_noticed(bench: Bench, find: Find, shared: bool, patch: dict[str
         if patch and not outcome.succeeded:
             warm.delete()
             return 0
-        outcome.expect_success()
-        warm.delete().expect_success()
+        with preparation():
+            outcome.expect_success()
+            warm.delete().expect_success()
         warm.discard()
     base = bench.state()
     tried = 0
@@ -87,7 +88,8 @@ def _expect_each_noticed(bench: Bench, find: Find, shared: bool, patch: dict[str
         if patch and not tried and not outcome.succeeded:
             pod.delete()
             return 0
-        outcome.expect_result(bench.version)
+        with preparation():
+            outcome.expect_result(bench.version)
         before = _with_gain(base if shared else prepared, empty, prepared)
         made = Made(pod, before, bench.state(), pod.inside, pod.sandbox.state())
         mutations = list(find(made))
@@ -96,7 +98,8 @@ def _expect_each_noticed(bench: Bench, find: Find, shared: bool, patch: dict[str
             pod.discard()
             return tried
         words, change = mutations[tried]
-        pod.check().expect_silence()
+        with preparation():
+            pod.check().expect_silence()
         change()
         outcome = pod.check()
         if outcome.succeeded:
