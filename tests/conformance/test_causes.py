@@ -228,3 +228,22 @@ def test_alone_it_is_a_finding_of_the_case_that_it_kept_from_being_reached(
 ) -> None:
     status, found = run(hollow, "check-sandbox-vanished")
     assert (status, found) == (1, {"check-sandbox-vanished@0.4.0": ("fail", "")})
+
+
+#: Its DEL always fails; ADD and CHECK are right.
+STUCK = HOLLOW.replace('"ips": [{', '"ips": [{"version": "4", ').replace(
+    "esac", """DEL) echo '{"code": 11, "msg": "busy"}'; exit 1 ;;\nesac"""
+)
+
+
+@pytest.mark.root
+def test_a_del_that_fails_is_a_finding_of_the_cases_about_it(hollow: list[str]) -> None:
+    """Those that only have to get to another DEL, or to a CHECK, are not reached."""
+    pathlib.Path(hollow[-1]).write_text(STUCK)
+    own = {f"{case}@0.4.0": ("fail", "") for case in ("add-del", "del-netns-empty")}
+    other = {
+        f"{case}@0.4.0": ("unreached", "add-del")
+        for case in ("check-after-del", "del-twice", "add-after-del", "check-after-add")
+    }
+    cases = [*own, *other, "version-consistent@0.4.0"]
+    assert run(hollow, *cases) == (1, {**own, **other, "version-consistent@0.4.0": ("pass", "")})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pathlib
 from typing import Any
 
@@ -81,18 +82,16 @@ class _Run:
         self.base = self.bench.state()
         leading = True
         for step in self.steps:
-            leading = leading and _is_plain_add(step)
+            leading = leading and _only_attaches(step)
             with preparation() if leading or step.get("prepares") else contextlib.nullcontext():
                 self.step(step)
 
     def warm_up(self) -> None:
-        """The bench's; a plain DEL that fails in it fails what a case about that asks for."""
-        first = next(step for step in self.steps if not _is_plain_add(step))
+        """The bench's; what a case itself asks of a plain ADD and DEL holds for these as well."""
         try:
             self.bench.warm_up()
         except Finding as finding:
-            is_own = first["call"] == "DEL" and not first.get("prepares")
-            finding.reached = is_own and finding.cause.startswith("DEL:")
+            finding.reached = finding.cause.partition(":")[0] in _own_plain(self.steps)
             raise
 
     def attachment(self, name: str) -> Attachment:
@@ -189,10 +188,25 @@ class _Run:
             raise Finding(wanted, wording.show(error))
 
 
-def _is_plain_add(step: dict[str, Any]) -> bool:
+def _attaches(step: dict[str, Any]) -> bool:
     """A step that says no more than that a container is attached."""
     plain = step["call"] == "ADD" and step["expect"] == {"stdout": "result"}
-    return plain and step.keys() <= {"call", "of", "expect"}
+    return plain and step.keys() <= {"call", "of", "expect", "prepares"}
+
+
+def _only_attaches(step: dict[str, Any]) -> bool:
+    return _attaches(step) and step.get("prepares", True)
+
+
+def _own_plain(steps: list[dict[str, Any]]) -> set[str]:
+    """The commands, ADD and DEL, that a case is about before it comes to anything else."""
+
+    def is_own(step: dict[str, Any]) -> bool:
+        deletes = step["call"] == "DEL" and step["expect"].get("stdout") == "nothing"
+        return not step.get("prepares") and (deletes or _attaches(step))
+
+    own = itertools.dropwhile(_only_attaches, steps)
+    return {step["call"] for step in itertools.takewhile(is_own, own)}
 
 
 def _has_container(command: str) -> bool:
