@@ -41,6 +41,7 @@ from libcni.nftables.transaction import (
     MISSING,
     TRANSIENT,
     attempts,
+    comment_of,
     commit,
     generation,
     get_generation,
@@ -60,6 +61,8 @@ CHAIN = "postrouting"
 _POST_ROUTING = 4
 _SOURCE_NAT = 100
 _MULTICAST = "multicast keeps its source"
+#: Of each family the network and its length.
+_MULTICAST_NETWORKS = ((10, b"\xff" + bytes(15), 8), (AF_INET, b"\xe0\0\0\0", 4))
 #: Names of sets end at 255 bytes; those of networks may be as long.
 _LONGEST_NETWORK = 160
 
@@ -144,7 +147,7 @@ def _missing_frame(
 ) -> list[Message]:
     """Table, chain, rules and sets, unless all of them are there."""
     names = {name: prefix for (name, _), prefix in wanted.items()}
-    multicast = rules.has_comment(existing, _MULTICAST)
+    multicast = _has_multicast(existing)
     if multicast and all(_has_rule(existing, name) for name in names):
         return []
     frame = [
@@ -152,13 +155,19 @@ def _missing_frame(
         TABLE.create_base_chain(CHAIN, "nat", _POST_ROUTING, _SOURCE_NAT),
     ]
     if not multicast:
-        frame += _multicast_rules()
+        frame += _multicast_rules(existing)
     for number, (name, prefix) in enumerate(names.items(), 1):
         frame += _frame(network, name, prefix, number, existing)
     return frame
 
 
-def _multicast_rules() -> list[Message]:
+def _has_multicast(existing: bytes) -> bool:
+    """True when both families' rules are there: they have the same comment."""
+    return existing.count(comment_of(_MULTICAST)) >= len(_MULTICAST_NETWORKS)
+
+
+def _multicast_rules(existing: bytes) -> list[Message]:
+    """Those that are missing."""
     return [
         TABLE.add_rule(
             CHAIN,
@@ -170,10 +179,8 @@ def _multicast_rules() -> list[Message]:
             _MULTICAST,
             first=True,
         )
-        for family, network, length in (
-            (10, b"\xff" + bytes(15), 8),
-            (AF_INET, b"\xe0\0\0\0", 4),
-        )
+        for family, network, length in _MULTICAST_NETWORKS
+        if not (rules.has_comment(existing, _MULTICAST) and rules.compares_with(existing, network))
     ]
 
 
@@ -304,7 +311,7 @@ def check(attachment: Attachment, prefixes: list[Prefix]) -> None:
                 )
             if not _has_rule(existing, name):
                 raise _missing(f"the rule for set {name} in chain inet {TABLE.name} {CHAIN}")
-        if not rules.has_comment(existing, _MULTICAST):
+        if not _has_multicast(existing):
             raise _missing(f"the rules for multicast in chain inet {TABLE.name} {CHAIN}")
     finally:
         sock.close()

@@ -185,7 +185,9 @@ def test_reports(tmp_path: pathlib.Path) -> None:
     assert [suite.attrib[key] for key in ("tests", "failures", "skipped")] == ["3", "0", "2"]
     found = suite.find("testcase[@name='a-b']/skipped")
     assert found is not None
-    assert found.attrib["message"] == "recommended, does not hold: it <works>"
+    assert found.attrib["message"] == (
+        "recommended, does not hold: it <works>: expected <1>; came \ufffd & 2"
+    )
     said = suite.findtext("testcase[@name='a-b']/system-out")
     assert said and "expected: <1>\ncame: \ufffd & 2\n" in said
     page = report_html.page(MIXED, WHERE)
@@ -284,6 +286,10 @@ def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:
         (["/nowhere"], "/nowhere: no such file"),
         (["--only", "no-such-case", "/usr/bin"], "no case 'no-such-case'"),
         (["--explain", "no-such-case"], "no case 'no-such-case'"),
+        (["--only", "add-twice@9.9.9", "/usr/bin"], "there is no version '9.9.9' of"),
+        (["--only", "add-*@2.*", "/usr/bin"], f"there are {', '.join(VERSIONS)}\n"),
+        (["--jobs", "0", "/usr/bin"], "argument --jobs: '0' is no number of 1 or more"),
+        (["--jobs", "few", "/usr/bin"], "argument --jobs: 'few' is no number of 1 or more"),
         (["--html", "/nope/x.html", "/usr/bin/env"], "--html /nope/x.html: No such file"),
         (["--json", "/proc", "/usr/bin/env"], "--json /proc: Is a directory"),
         (["--expect", "/nope.json", "/usr/bin/env"], "--expect /nope.json: No such file"),
@@ -297,6 +303,12 @@ def test_the_page_has_the_cases_in_the_order_in_which_they_were_run() -> None:
 def test_wrong_use(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     assert cli.main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_how_many_cases_are_run_at_once_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"one for each CPU, {len(os.sched_getaffinity(0))} here" in said
 
 
 def test_the_page_counts_in_the_right_number() -> None:
@@ -452,14 +464,24 @@ def test_a_broken_file_is_noticed_before_anything_runs(
     path = tmp_path / "x.json"
     path.write_text("{")
     assert cli.main([option, str(path), "/usr/bin/env"]) == 2
-    assert f"{option} {path}: Expecting property name" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{option} {path}: not JSON: Expecting property name" in said
+    example = {"--expect": '"reason": ', "--profile": '"kind": "interface"'}[option]
+    assert "\nexpected is " in said and example in said
+
+
+def test_a_file_that_is_not_even_text_is_not_json(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(b"\x7fELF\xff")
+    with pytest.raises(ValueError, match=r"x\.json: not JSON: no text in UTF-8"):
+        expected.load(path)
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("version-echo@9.9", "for loopback it is run with "),
+        ("version-echo@0.1.0", "for loopback it is run with 0.2.0, 0.3.0, "),
         ("result-abbreviated", "it does not apply to loopback"),
     ],
 )

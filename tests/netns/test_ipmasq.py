@@ -238,13 +238,19 @@ def test_a_table_that_sleeps_is_noticed(host: Host) -> None:
     ipmasq.check(POD, BOTH)
 
 
-def test_missing_multicast_rules_are_noticed(host: Host) -> None:
+@pytest.mark.parametrize("gone", [slice(2), slice(1), slice(1, 2)], ids=["both", "ip", "ip6"])
+def test_missing_multicast_rules_are_noticed(host: Host, gone: slice) -> None:
     ipmasq.ensure(POD, BOTH)
-    for rule in ruleset("rule")[:2]:
+    rules = ruleset("rule")
+    for rule in rules[gone]:
         words = ("delete", "rule", "inet", "adder_ipmasq", "postrouting", "handle")
         isolation.command("nft", *words, str(rule["handle"]))
     with pytest.raises(CniError, match="multicast"):
         ipmasq.check(POD, BOTH)
+    ipmasq.ensure(POD, BOTH)
+    ipmasq.check(POD, BOTH)
+    told = [sorted(json.dumps(rule["expr"]) for rule in each) for each in (rules, ruleset("rule"))]
+    assert told[0] == told[1]
 
 
 def test_gc(host: Host) -> None:

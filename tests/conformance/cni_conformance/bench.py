@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cni_conformance import links
-from cni_conformance.case import VERSIONS, Finding
+from cni_conformance.case import VERSIONS, Finding, preparation
 from cni_conformance.outcome import Outcome
 from cni_conformance.profiles import Profile, merge_patch
 from cni_conformance.recorder import Recorder
@@ -89,6 +89,18 @@ class Attachment:
                 document = None
             self.result = document if isinstance(document, dict) else None
         return outcome
+
+    def attach(self) -> Outcome:
+        """ADD that only prepares what the case is about; a Finding unless it succeeds."""
+        with preparation():
+            outcome = self.add()
+            outcome.expect_success()
+        return outcome
+
+    def attach_for_result(self) -> dict[str, Any]:
+        """The same for a case that needs the result of ADD: a Finding unless it is valid."""
+        with preparation():
+            return self.add().expect_result(self.bench.version)
 
     def delete(self, **options: Any) -> Outcome:
         """DEL; options as of Bench.call. The result stays remembered."""
@@ -334,6 +346,7 @@ class Bench:
         exactly as it was after that one was prepared (`attachment()`).
         """
         first = self.attachment()
-        first.add().expect_success()
-        first.delete().expect_success()
+        first.attach()
+        with preparation():
+            first.delete().expect_success()
         first.discard()

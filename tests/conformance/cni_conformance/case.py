@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -20,15 +21,30 @@ VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 class Finding(Exception):
-    """The plugin did not do what the specification asks: what was expected, and what came."""
+    """The plugin did not do what the specification asks: what was expected, and what came.
 
-    def __init__(self, expected: str, came: str) -> None:
+    cause: the same text for every call that went wrong in the same way, "" where that is not
+    known. reached: False when it came up while a case prepared what it is about.
+    """
+
+    def __init__(self, expected: str, came: str, cause: str = "") -> None:
         super().__init__(f"expected {expected}; came {came}")
-        self.expected, self.came = expected, came
+        self.expected, self.came, self.cause = expected, came, cause
+        self.reached = True
 
 
 class NotApplicable(Exception):
     """Raised by a case that finds that it says nothing about this plugin; says why."""
+
+
+@contextlib.contextmanager
+def preparation() -> Iterator[None]:
+    """What is done within is not what the case is about: a Finding says that it is not reached."""
+    try:
+        yield
+    except Finding as finding:
+        finding.reached = False
+        raise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +56,8 @@ class Case:
     that it is run for, oldest first. applies: whether it says anything about a type of plugin.
     run: does it, and raises Finding. text: more about it. seconds: after which it counts as
     hanging. newest_only: run for the newest version alone, as it means the same in all. why: what
-    goes wrong for users without it, of cases that are data.
+    goes wrong for users without it, of cases that are data. is_basis: a plain ADD is all that it
+    is about, so what it finds is its own, and stands in the way of all others.
     """
 
     id: str
@@ -54,6 +71,7 @@ class Case:
     seconds: float = 60.0
     newest_only: bool = False
     why: str = ""
+    is_basis: bool = False
 
     @property
     def about(self) -> str:
@@ -86,6 +104,7 @@ def case(
     applies: Callable[[Profile], bool] = lambda profile: True,
     seconds: float = 60.0,
     newest_only: bool = False,
+    is_basis: bool = False,
 ) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
     """Declare the function below as a case; its docstring is what --explain prints.
 
@@ -107,6 +126,7 @@ def case(
                 function.__doc__ or "",
                 seconds,
                 newest_only,
+                is_basis=is_basis,
             )
         )
         return function

@@ -23,7 +23,7 @@ from cni_conformance import (
     runner,
     surroundings,
 )
-from cni_conformance.case import Case, discover
+from cni_conformance.case import VERSIONS, Case, discover
 from cni_conformance.profiles import Profile
 from cni_conformance.runner import Subject
 from cni_conformance.runtime import session
@@ -46,6 +46,15 @@ _UNKNOWN = """{program}: no profile for this type; give one by --profile FILE, s
 (kind: interface, ipam or chained; config: the plugin's own part of the network configuration);
 every key is described in {schema}"""
 _SCHEMA = data.VECTORS / "schema/profile.json"
+
+#: What the files of options hold, by the option.
+_FORMS = {
+    "expect": """findings by plugin and case, such as
+  {"my-type": {"add-twice": {"versions": ["1.0.0"], "reason": "why that is so"}}}""",
+    "profile": f"""how to configure a type, such as
+  {{"type": "my-type", "kind": "interface", "config": {{}}}}
+every key is described in {_SCHEMA}""",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,10 +88,28 @@ def parser() -> argparse.ArgumentParser:
         metavar="cnitool:PATH",
         help="hold a runtime to its side instead; also package.module:Class, a driver for another",
     )
-    top.add_argument("--jobs", metavar="N", type=int, default=0, help="cases to run at once")
+    processors = len(os.sched_getaffinity(0))
+    top.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_at_least_one,
+        default=processors,
+        help=f"cases to run at once; by default one for each CPU, {processors} here",
+    )
     top.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     top.add_argument("plugins", metavar="BIN_DIR_OR_PLUGIN", nargs="*", type=pathlib.Path)
     return top
+
+
+def _at_least_one(text: str) -> int:
+    """A number of --jobs. Raises ArgumentTypeError for what is none."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +172,7 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     reports.ensure_writable(files)
     known = _read("expect", options.expect, expected.load)
     profile = _read("profile", options.profile, profiles.load)
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    jobs: int = options.jobs
     if options.runtime:
         where = surroundings.take()
         progress = report_text.Progress(len(scenarios))
@@ -159,6 +186,14 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     for pattern in options.only:
         if not any(fnmatch.fnmatchcase(case.id, pattern.partition("@")[0]) for case in cases):
             print(f"cni-conformance: no case {pattern!r}; see --list", file=sys.stderr)
+            return 2
+        if not runner.versions_wanted(pattern):
+            version = pattern.partition("@")[2]
+            print(
+                f"cni-conformance: --only {pattern}: there is no version {version!r} of the "
+                f"specification; there are {', '.join(VERSIONS)}",
+                file=sys.stderr,
+            )
             return 2
     subjects = _subjects(options.plugins, profile)
     for pattern in options.only:
@@ -183,7 +218,10 @@ def _run(top: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _read(option: str, file: str | None, load: Callable[[pathlib.Path], _T]) -> _T | None:
-    """What an option's file says, None without one. Raises ValueError that names both."""
+    """What an option's file says, None without one.
+
+    Raises ValueError that names both, and what such a file holds.
+    """
     if file is None:
         return None
     try:
@@ -191,7 +229,7 @@ def _read(option: str, file: str | None, load: Callable[[pathlib.Path], _T]) -> 
     except OSError as error:
         raise ValueError(f"--{option} {file}: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"--{option} {error}") from None
+        raise ValueError(f"--{option} {error}\nexpected is {_FORMS[option]}") from None
 
 
 def _explain(cases: Sequence[Case], name: str) -> int:

@@ -24,6 +24,10 @@ def read(path: pathlib.Path) -> Any:
     """A JSON file. Raises ValueError that names the file, also for a key that is there twice."""
     try:
         return json.loads(path.read_text(), object_pairs_hook=_object)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not JSON: no text in UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -60,6 +64,9 @@ def validator(name: str) -> jsonschema.Draft7Validator:
     )
 
 
-def complaints(name: str, document: Any) -> list[str]:
-    """Why a document is not one of spec/schemas/<name>.json: "path: what"; [] when it is."""
-    return wording.complaints(validator(name).iter_errors(document))
+def complaints(name: str, document: Any, **options: int) -> list[str]:
+    """Why a document is not one of spec/schemas/<name>.json: "path: what"; [] when it is.
+
+    options: as of wording.complaints.
+    """
+    return wording.complaints(validator(name).iter_errors(document), **options)

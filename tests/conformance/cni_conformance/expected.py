@@ -79,8 +79,8 @@ def load(path: pathlib.Path) -> Expected:
 def differences(expected: Expected, verdicts: Sequence[Verdict]) -> list[str]:
     """How the findings differ from the expected ones, a line each; [] when they do not.
 
-    What was not run (another plugin, a case left out by --only) is not missed, and what the file
-    does not cover is not compared.
+    What was not run (another plugin, a case left out by --only) or not reached is not missed, and
+    what the file does not cover is not compared.
     """
     found = []
     for verdict in verdicts:
@@ -93,6 +93,10 @@ def differences(expected: Expected, verdicts: Sequence[Verdict]) -> list[str]:
                 f"not expected: {name}: expected {verdict.expected}; came {verdict.came}"
                 f"\n  repeat: {verdict.repeat}"
             )
+        elif verdict.status == "unreached":
+            # Known or not, it says nothing new, as long as what is in its way is compared.
+            if not known and not expected.covered(verdict.because, verdict.version):
+                found.append(f"not expected: {name}: not reached because of {verdict.because}")
         elif known and not verdict.is_finding:
             found.append(f"expected, but it {_WORDS[verdict.status]}: {name}")
     return found

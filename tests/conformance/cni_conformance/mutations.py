@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from cni_conformance.bench import Attachment, Bench
-from cni_conformance.case import Finding, Level, NotApplicable, case
+from cni_conformance.case import Finding, Level, NotApplicable, case, preparation
 from cni_conformance.profiles import merge_patch
 from cni_conformance.state import State
 
@@ -26,6 +26,8 @@ class Made:
     host: State
     inside_before: State
     inside: State
+    #: What the host kept of another container after its DEL: what containers share.
+    kept: State
 
     def gained(self, section: str, inside: bool) -> list[str]:
         """Lines of a section that came with ADD, sorted."""
@@ -68,16 +70,19 @@ def expect_noticed(bench: Bench, find: Find, shared: bool) -> None:
 
 def _expect_each_noticed(bench: Bench, find: Find, shared: bool, patch: dict[str, object]) -> int:
     """The number of changes."""
+    without = bench.state()
     if not shared:
         warm = _attachment(bench, patch)
         outcome = warm.add()
         if patch and not outcome.succeeded:
             warm.delete()
             return 0
-        outcome.expect_success()
-        warm.delete().expect_success()
+        with preparation():
+            outcome.expect_success()
+            warm.delete().expect_success()
         warm.discard()
     base = bench.state()
+    kept = _gain(without, base)
     tried = 0
     while True:
         empty = bench.state()
@@ -87,16 +92,18 @@ def _expect_each_noticed(bench: Bench, find: Find, shared: bool, patch: dict[str
         if patch and not tried and not outcome.succeeded:
             pod.delete()
             return 0
-        outcome.expect_result(bench.version)
+        with preparation():
+            outcome.expect_result(bench.version)
         before = _with_gain(base if shared else prepared, empty, prepared)
-        made = Made(pod, before, bench.state(), pod.inside, pod.sandbox.state())
+        made = Made(pod, before, bench.state(), pod.inside, pod.sandbox.state(), kept)
         mutations = list(find(made))
         if tried >= len(mutations):
             pod.delete().expect_silence()
             pod.discard()
             return tried
         words, change = mutations[tried]
-        pod.check().expect_silence()
+        with preparation():
+            pod.check().expect_silence()
         change()
         outcome = pod.check()
         if outcome.succeeded:
@@ -113,14 +120,15 @@ def _attachment(bench: Bench, patch: dict[str, object]) -> Attachment:
     return pod
 
 
+def _gain(before: State, after: State) -> State:
+    """What came between the two."""
+    return State({name: lines - before.lines(name) for name, lines in after.sections.items()})
+
+
 def _with_gain(state: State, before: State, after: State) -> State:
     """The state and what came between the other two."""
-    return State(
-        {
-            name: state.lines(name) | (lines - before.lines(name))
-            for name, lines in after.sections.items()
-        }
-    )
+    gained = _gain(before, after)
+    return State({name: state.lines(name) | gained.lines(name) for name in gained.sections})
 
 
 def declare(

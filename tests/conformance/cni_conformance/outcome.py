@@ -6,11 +6,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from cni_conformance import data, wording
 from cni_conformance.case import Finding
+
+#: More characters than any result has.
+_WHOLE = 1 << 30
 
 
 def _quoted(name: str, stream: bytes) -> str:
@@ -60,29 +63,55 @@ class Outcome:
             return json.loads(self.stdout.decode())
         except ValueError:
             raise Finding(
-                f"one JSON document in UTF-8 on stdout of {self.command}", self.came()
+                f"one JSON document in UTF-8 on stdout of {self.command}",
+                self.came(),
+                self._cause("no JSON", [wording.text(self.stdout)]),
             ) from None
 
     def expect_success(self) -> None:
         """Exit status 0, or a Finding."""
         if not self.succeeded:
-            raise Finding(f"{self.command} to succeed (exit status 0)", self.came())
+            raise Finding(
+                f"{self.command} to succeed (exit status 0)", self.came(), self._failure()
+            )
+
+    def _failure(self) -> str:
+        """The cause of a failure: how it ended, and its error without what differs each time."""
+        how = f"exit status {self.status}" if self.status is not None else "no end"
+        try:
+            error = json.loads(self.stdout)
+            said = [f"code {error['code']}", error["msg"]]
+        except (ValueError, TypeError, KeyError):
+            said = [wording.text(self.stdout)]
+        return self._cause(how, map(str, said))
+
+    def _cause(self, how: str, said: Iterable[str]) -> str:
+        # The code is kept: of an error, it is what says most about the kind.
+        kept = [each if each.startswith("code ") else wording.without_names(each) for each in said]
+        return ": ".join([self.command, how, *dict.fromkeys(kept)])
 
     def expect_silence(self) -> None:
         """Success and nothing on stdout but white space, as of DEL, CHECK, GC and STATUS."""
         self.expect_success()
         if self.stdout.strip():
-            raise Finding(f"nothing on stdout after a successful {self.command}", self.came())
+            raise Finding(
+                f"nothing on stdout after a successful {self.command}",
+                self.came(),
+                self._cause("not silent", [wording.text(self.stdout)]),
+            )
 
     def expect_result(self, version: str) -> dict[str, Any]:
         """Success and a result that is valid for this version; it is returned."""
         self.expect_success()
         document = self.document()
-        wrong = data.complaints(f"result.{version}", document)
+        schema = f"result.{version}"
+        wrong = data.complaints(schema, document)
         if wrong:
             raise Finding(
                 f"a result as version {version} describes it",
                 f"{'; '.join(wrong[:3])} in {wording.show(document)}",
+                # Whole, as the length of names would change where values are cut off.
+                self._cause("invalid result", data.complaints(schema, document, limit=_WHOLE)),
             )
         assert isinstance(document, dict)
         return document

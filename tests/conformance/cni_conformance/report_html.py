@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import pathlib
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from cni_conformance.case import VERSIONS
 from cni_conformance.report_html_style import SCRIPT, STYLE
 from cni_conformance.surroundings import Examined, Surroundings
-from cni_conformance.verdict import Verdict, conforms
+from cni_conformance.verdict import Blocked, Verdict, conforms, hindered, in_the_way, not_reached
 
 #: What differs between runs and says nothing: addresses that the kernel makes up.
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -22,6 +23,7 @@ _WORDS = {
     "required": "required, does not hold",
     "recommended": "recommended, does not hold",
     "error": "an error of the suite",
+    "unreached": "not reached because of another finding",
     "skip": "does not apply",
 }
 
@@ -35,6 +37,7 @@ def page(verdicts: Sequence[Verdict], surroundings: Surroundings) -> str:
     """The page as text."""
     plugins = list(dict.fromkeys(verdict.plugin for verdict in verdicts))
     count = sum(verdict.is_finding for verdict in verdicts)
+    blocked = in_the_way(verdicts)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -46,7 +49,7 @@ def page(verdicts: Sequence[Verdict], surroundings: Surroundings) -> str:
         _legend(),
         _matrix(plugins, verdicts),
         f'<h2 id="findings">{f"Findings ({count})" if count else "No findings"}</h2>',
-        *[_finding(group) for group in _alike(verdicts)],
+        *[_finding(group, blocked) for group in _alike(verdicts)],
         f"</main><script>{SCRIPT}</script></body></html>\n",
     ]
     return "".join(parts)
@@ -69,6 +72,8 @@ def _lead(plugins: Sequence[str], verdicts: Sequence[Verdict], surroundings: Sur
     ]
     if count:
         sums.append(f'<a href="#findings">{_count(count, "finding")}</a>')
+    if unreached := not_reached(verdicts):
+        sums.append(unreached)
     return f"{', '.join(sums)}: {end}."
 
 
@@ -107,7 +112,7 @@ def _card(tested: Examined, verdicts: Sequence[Verdict]) -> str:
     counts = Counter(_class(verdict) for verdict in verdicts)
     bar = "".join(
         f'<i class="{kind}" style="flex:{counts[kind]}"></i>'
-        for kind in ("pass", "recommended", "required", "error", "skip")
+        for kind in ("pass", "recommended", "required", "error", "unreached", "skip")
         if counts[kind]
     )
     lines = [f"<b>{_breakable(tested.name)}</b>"]
@@ -119,6 +124,7 @@ def _card(tested: Examined, verdicts: Sequence[Verdict]) -> str:
         sums = f"not testable here: {_text(tested.obstacle)}"
     else:
         sums = f"{counts['pass']} hold" + _wrong(counts, verdicts)
+        sums += f", {unreached}" if (unreached := not_reached(verdicts)) else ""
     lines.append(f'<div><div class="counts">{sums}</div><div class="bar">{bar}</div></div>')
     return f'<div class="card">{"".join(lines)}</div>'
 
@@ -186,9 +192,11 @@ def _cells(by_place: dict[tuple[str, str, str], Verdict], case: str, plugin: str
         kind = _class(verdict)
         versions.setdefault(kind, []).append(version)
         more = f": {verdict.came[:200]}" if verdict.status != "pass" else ""
+        if verdict.because:
+            more = f": {verdict.because}{more}"
         title = _text(f"{version}: {_WORDS[kind]}{more}")
-        if verdict.is_finding:
-            link = _anchor(verdict)
+        if verdict.is_finding or verdict.because:
+            link = _anchor(dataclasses.replace(verdict, case=verdict.because or verdict.case))
             cells.append(f'<a class="{kind}" href="#{link}" title="{title}"></a>')
         else:
             cells.append(f'<i class="{kind}" title="{title}"></i>')
@@ -214,12 +222,14 @@ def _alike(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
     return list(found.values())
 
 
-def _finding(group: Sequence[Verdict]) -> str:
+def _finding(group: Sequence[Verdict], blocked: Blocked) -> str:
     """What the first says, for all; each version has its anchor."""
     first = group[0]
+    others = [o for v in group for o in blocked.get((v.plugin, v.case, v.version), ())]
     rows = {
         "expected": _text(first.expected),
         "came": _text(first.came),
+        "hinders": _text(hindered(others)) if others else "",
         "about": _text(first.about),
         "section": _text(first.section),
         "repeat": f"<code>{_text(first.repeat)}</code>",
@@ -236,6 +246,6 @@ def _finding(group: Sequence[Verdict]) -> str:
         f'<details id="{_anchor(first)}"><summary>{anchors}'
         f'<span class="tag {_class(first)}">{_text(_class(first))}</span>'
         f"<b>{_text(first.plugin)}</b> {_text(first.case)} <em>{versions}: "
-        f"{_text(first.title)}</em></summary><dl>{items}</dl>"
+        f"{_text(first.headline)}</em></summary><dl>{items}</dl>"
         f"{f'<p>Calls{of}</p>{calls}' if calls else ''}</details>"
     )

@@ -55,6 +55,8 @@ td { padding: 4px 10px; vertical-align: middle }
 .pass { background: var(--pass) !important }
 .required, .error { background: var(--fail) !important }
 .recommended { background: var(--warn) !important } .skip { background: var(--skip) !important }
+.unreached { background: repeating-linear-gradient(45deg, var(--skip) 0 3px, var(--fail) 3px 4px)
+  !important }
 .legend { display: flex; gap: 6px 18px; flex-wrap: wrap; color: var(--dim); font-size: 13px;
   margin: 10px 2px }
 .legend i { display: inline-block; width: 10px; height: 14px; border-radius: 2px;

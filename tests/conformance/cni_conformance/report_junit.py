@@ -26,6 +26,7 @@ def write(verdicts: Sequence[Verdict], surroundings: Surroundings, path: pathlib
 
     There are failures and errors exactly when the plugins do not conform: a required case that
     does not hold is a failure, a recommended one is skipped, with what came in its system-out.
+    One that was not reached is skipped, and its message names the case whose finding is the cause.
     """
     root = ElementTree.Element("testsuites", name="cni-conformance")
     for plugin in dict.fromkeys(verdict.plugin for verdict in verdicts):
@@ -51,7 +52,7 @@ def _kind(verdict: Verdict) -> str:
     """The element that says how it went, "" for none."""
     if verdict.status == "fail":
         return "failure" if verdict.level == "required" else "skipped"
-    return {"skip": "skipped", "error": "error"}.get(verdict.status, "")
+    return {"skip": "skipped", "unreached": "skipped", "error": "error"}.get(verdict.status, "")
 
 
 def _describe(suite: ElementTree.Element, plugin: str, surroundings: Surroundings) -> None:
@@ -82,13 +83,19 @@ def _append(suite: ElementTree.Element, verdict: Verdict) -> None:
     kind = _kind(verdict)
     if verdict.status == "skip":
         ElementTree.SubElement(case, kind, message=_clean(verdict.came))
+    elif verdict.status == "unreached":
+        message = f"not reached because of {verdict.because}: {verdict.summary}"
+        ElementTree.SubElement(case, kind, message=_clean(message))
     elif kind == "skipped":
-        message = f"recommended, does not hold: {verdict.title}"
+        message = f"recommended, does not hold: {verdict.headline}: {verdict.summary}"
         ElementTree.SubElement(case, kind, message=_clean(message))
         ElementTree.SubElement(case, "system-out").text = _details(verdict)
     elif kind:
         finding = ElementTree.SubElement(
-            case, kind, type=verdict.level, message=_clean(verdict.title)
+            case,
+            kind,
+            type=verdict.level,
+            message=_clean(f"{verdict.headline}: {verdict.summary}"),
         )
         finding.text = _details(verdict)
 

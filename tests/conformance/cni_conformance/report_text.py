@@ -13,7 +13,7 @@ from typing import TextIO
 
 from cni_conformance.case import VERSIONS, Case
 from cni_conformance.runner import Subject
-from cni_conformance.verdict import Verdict
+from cni_conformance.verdict import Verdict, hindered, in_the_way, not_reached
 
 _WIDTH = 99
 _LEVELS = {
@@ -29,22 +29,27 @@ class Progress:
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
         self._total, self._stream = total, stream
         self._done = 0
-        self._findings = 0
+        self._causes: set[tuple[str, ...]] = set()
         self._terminal = stream.isatty()
 
     def __call__(self, verdict: Verdict) -> None:
         """One more is done."""
         self._done += 1
-        self._findings += verdict.is_finding
+        if verdict.is_finding:
+            # What is in the way of many is one finding in the end.
+            what = verdict.cause or verdict.case
+            self._causes.add((verdict.plugin, verdict.version, what))
         if self._terminal:
             text = (
-                f"[{self._done}/{self._total}] {self._findings} findings  "
+                f"[{self._done}/{self._total}] {len(self._causes)} findings  "
                 f"{verdict.plugin} {verdict.case} {verdict.version}"
             )
             self._stream.write(f"\r\x1b[K{text[: _WIDTH - 1]}")
             self._stream.flush()
         elif self._done == self._total or self._done % 100 == 0:
-            print(f"{self._done}/{self._total} done, {self._findings} findings", file=self._stream)
+            print(
+                f"{self._done}/{self._total} done, {len(self._causes)} findings", file=self._stream
+            )
 
     def close(self) -> None:
         """End the line."""
@@ -66,7 +71,12 @@ def _group(verdicts: Sequence[Verdict]) -> dict[tuple[str, str, str], list[Verdi
 def _indented(label: str, text: str) -> str:
     lead = f"    {label:<9}"
     lines = text.splitlines() or [""]
-    wrapped = [part for line in lines for part in textwrap.wrap(line, _WIDTH - len(lead)) or [""]]
+    wrapped = [
+        part
+        for line in lines
+        # Names of cases have hyphens, and are there to be copied.
+        for part in textwrap.wrap(line, _WIDTH - len(lead), break_on_hyphens=False) or [""]
+    ]
     return "\n".join([lead + wrapped[0], *[" " * len(lead) + line for line in wrapped[1:]]])
 
 
@@ -79,16 +89,20 @@ def write(
 
     obstacles: why a plugin could not be tested, by its name.
     """
+    blocked = in_the_way(verdicts)
     for (plugin, case, status), group in _group(verdicts).items():
         first = group[0]
         versions = ", ".join(verdict.version for verdict in group)
         word = "ERROR" if status == "error" else first.level.upper()
         print(f"{word}  {plugin}  {case}  ({versions})", file=stream)
-        print(_indented("", first.title), file=stream)
+        print(_indented("", first.headline), file=stream)
         print(_indented("section", first.section), file=stream)
         if first.expected:
             print(_indented("expected", first.expected), file=stream)
         print(_indented("came", first.came), file=stream)
+        others = [each for v in group for each in blocked.get((plugin, case, v.version), ())]
+        if others:
+            print(_indented("hinders", hindered(others)), file=stream)
         # Not wrapped: it is there to be copied.
         print(f"    {'repeat':<9}{first.repeat}\n", file=stream)
     plugins = list(dict.fromkeys(verdict.plugin for verdict in verdicts))
@@ -97,13 +111,13 @@ def write(
         if obstacles and plugin in obstacles:
             print(f"{plugin + ':':<{width}}not testable here: {obstacles[plugin]}", file=stream)
             continue
+        mine = [verdict for verdict in verdicts if verdict.plugin == plugin]
         counts = Counter(
-            verdict.status if verdict.status != "fail" else verdict.level
-            for verdict in verdicts
-            if verdict.plugin == plugin
+            verdict.status if verdict.status != "fail" else verdict.level for verdict in mine
         )
         words = [f"{counts['pass']} hold", f"{counts['required']} required do not"]
         words.append(f"{counts['recommended']} recommended do not")
+        words += [not_reached(mine)] if counts["unreached"] else []
         words += [f"{counts['skip']} do not apply"] if counts["skip"] else []
         words += [f"{counts['error']} errors of the suite"] if counts["error"] else []
         print(f"{plugin + ':':<{width}}{', '.join(words)}", file=stream)

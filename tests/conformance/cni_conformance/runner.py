@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cni_conformance import isolate, kernel
+from cni_conformance import causes, isolate, kernel
 from cni_conformance.bench import Bench, Invocation
 from cni_conformance.case import VERSIONS, Case, Finding, NotApplicable
 from cni_conformance.outcome import Outcome
@@ -109,6 +109,12 @@ def wanted(patterns: Sequence[str], case: Case, version: str) -> bool:
     )
 
 
+def versions_wanted(pattern: str) -> list[str]:
+    """The versions that a pattern of --only selects, whatever the case: none is a mistake."""
+    asked = pattern.partition("@")[2] or "*"
+    return [version for version in VERSIONS if fnmatch.fnmatchcase(version, asked)]
+
+
 def plan(subjects: Sequence[Subject], cases: Sequence[Case], only: Sequence[str]) -> list[Task]:
     """What there is to be run, in order."""
     return [
@@ -136,7 +142,8 @@ def run(
     """Run all tasks, `jobs` at a time; `progress` is called with each verdict as it comes.
 
     The verdicts are returned in the order of the tasks. When interrupted, what runs is ended.
-    Those on a plugin that cannot be tested here are skips, without a process for each.
+    Those on a plugin that cannot be tested here are skips, without a process for each. Which of
+    them were not reached because of another's finding shows in what is returned alone.
     """
     skipped: dict[int, Verdict] = {}
     for number, task in enumerate(tasks):
@@ -157,7 +164,8 @@ def run(
             progress,
         )
     )
-    return [skipped.get(number) or next(performed) for number in range(len(tasks))]
+    verdicts = [skipped.get(number) or next(performed) for number in range(len(tasks))]
+    return causes.attribute(verdicts, {task.case.id for task in tasks if task.case.is_basis})
 
 
 def _perform(task: Task) -> dict[str, Any]:
@@ -170,8 +178,14 @@ def _perform(task: Task) -> dict[str, Any]:
         task.case.run(bench)
     except Finding as finding:
         calls = [_describe(*call) for call in bench.calls]
-        answer = {"expected": finding.expected, "came": finding.came, "calls": calls}
-        return {"status": "fail", **answer}
+        return {
+            "status": "fail",
+            "expected": finding.expected,
+            "came": finding.came,
+            "calls": calls,
+            "reached": finding.reached,
+            "cause": finding.cause,
+        }
     except NotApplicable as reason:
         return {"status": "skip", "came": str(reason)}
     return {"status": "pass"}
@@ -196,6 +210,7 @@ def _verdict(
     elif "status" not in found:
         came = f"no end within {task.case.seconds:.0f} s" if late else "the case's process died"
         found = {"status": "fail", "expected": "the case to end", "came": came}
+    reached: bool = found.get("reached", True)
     return Verdict(
         plugin=task.subject.name,
         case=task.case.id,
@@ -209,7 +224,9 @@ def _verdict(
         repeat=repeat_command(task, profile_file),
         seconds=round(seconds, 3),
         calls=tuple(found.get("calls", ())),
-        about=task.case.about if found["status"] == "fail" else "",
+        about=task.case.about if found["status"] == "fail" and reached else "",
+        reached=reached,
+        cause=found.get("cause", ""),
     )
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pathlib
 from typing import Any
 
@@ -10,7 +12,7 @@ import jsonschema
 
 from cni_conformance import data, explanation, links, wording
 from cni_conformance.bench import Attachment, Bench
-from cni_conformance.case import Case, Finding, NotApplicable, at_least
+from cni_conformance.case import Case, Finding, NotApplicable, at_least, preparation
 from cni_conformance.outcome import Outcome
 from cni_conformance.profiles import Profile, merge_patch
 from cni_conformance.state import State
@@ -73,13 +75,24 @@ class _Run:
         if self.claims and self.claims not in self.bench.answered:
             raise NotApplicable(f"the plugin does not support {self.claims}")
         if any(step["expect"].get("host", "unchanged") != "unchanged" for step in self.steps):
-            self.bench.warm_up()
+            self.warm_up()
         for step in self.steps:
             if _has_container(step["call"]):
                 self.attachment(step.get("of", "a"))
         self.base = self.bench.state()
+        leading = True
         for step in self.steps:
-            self.step(step)
+            leading = leading and _only_attaches(step)
+            with preparation() if leading or step.get("prepares") else contextlib.nullcontext():
+                self.step(step)
+
+    def warm_up(self) -> None:
+        """The bench's; what a case itself asks of a plain ADD and DEL holds for these as well."""
+        try:
+            self.bench.warm_up()
+        except Finding as finding:
+            finding.reached = finding.cause.partition(":")[0] in _own_plain(self.steps)
+            raise
 
     def attachment(self, name: str) -> Attachment:
         if name not in self.attachments:
@@ -173,6 +186,27 @@ class _Run:
         if expected == "same" and came != self.bench.version:
             wanted = f'"cniVersion": "{self.bench.version}" in the error'
             raise Finding(wanted, wording.show(error))
+
+
+def _attaches(step: dict[str, Any]) -> bool:
+    """A step that says no more than that a container is attached."""
+    plain = step["call"] == "ADD" and step["expect"] == {"stdout": "result"}
+    return plain and step.keys() <= {"call", "of", "expect", "prepares"}
+
+
+def _only_attaches(step: dict[str, Any]) -> bool:
+    return _attaches(step) and step.get("prepares", True)
+
+
+def _own_plain(steps: list[dict[str, Any]]) -> set[str]:
+    """The commands, ADD and DEL, that a case is about before it comes to anything else."""
+
+    def is_own(step: dict[str, Any]) -> bool:
+        deletes = step["call"] == "DEL" and step["expect"].get("stdout") == "nothing"
+        return not step.get("prepares") and (deletes or _attaches(step))
+
+    own = itertools.dropwhile(_only_attaches, steps)
+    return {step["call"] for step in itertools.takewhile(is_own, own)}
 
 
 def _has_container(command: str) -> bool:

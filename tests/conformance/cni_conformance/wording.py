@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 _QUOTED = 600
 #: The same of what a schema has something against.
 _CULPRIT = 200
+#: Hardware addresses, and words with a digit: names of devices and sandboxes, numbers.
+_DIFFERS = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}|\w*\d\w*")
+
+
+def without_names(text: str) -> str:
+    """A message without what differs each time, for comparison with another of its kind."""
+    return _DIFFERS.sub("#", text)
 
 
 def shorten(text: str, limit: int = _QUOTED) -> str:
@@ -40,19 +48,18 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def complaints(errors: Iterable[ValidationError]) -> list[str]:
-    """What a schema has against a document: "path: what", each once."""
-    return list(
-        dict.fromkeys(
-            f"{'.'.join(map(str, error.absolute_path)) or 'the document'}: {_complaint(error)}"
-            for error in errors
-        )
-    )
+def complaints(errors: Iterable[ValidationError], limit: int = _CULPRIT) -> list[str]:
+    """What a schema has against a document: "path: what", each once, values up to `limit`."""
+    found = []
+    for error in errors:
+        path = ".".join(map(str, error.absolute_path)) or "the document"
+        found.append(f"{path}: {_complaint(error, limit)}")
+    return list(dict.fromkeys(found))
 
 
-def _complaint(error: ValidationError) -> str:
+def _complaint(error: ValidationError, limit: int) -> str:
     """As jsonschema says it, which quotes the value as Python writes it."""
-    value = show(error.instance, _CULPRIT)
+    value = show(error.instance, limit)
     wanted: Any = error.validator_value
     match error.validator:
         case "required" | "additionalProperties":

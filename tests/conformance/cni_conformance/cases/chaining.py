@@ -37,7 +37,7 @@ def chain_passes_on(bench: Bench) -> None:
     """Interfaces by name and sandbox, addresses, routes and DNS; it may add to them."""
     pod = bench.attachment()
     assert pod.base is not None
-    result = _core(pod.add().expect_result(bench.version))
+    result = _core(pod.attach_for_result())
     for key, wanted in _core(pod.base).items():
         came = result[key]
         if key == "dns" and came != wanted:
@@ -103,7 +103,7 @@ def _later_plugin(pod: Attachment) -> dict[str, Any]:
 def check_later_plugin(bench: Bench) -> None:
     """Another interface, address, route and rule in the sandbox, and in the final result."""
     pod = bench.attachment()
-    pod.add().expect_success()
+    pod.attach()
     pod.check(prev_result=_later_plugin(pod)).expect_silence()
 
 
@@ -116,14 +116,14 @@ def check_later_plugin(bench: Bench) -> None:
 def check_foreign_changes(bench: Bench) -> None:
     """Links, addresses, routes, rules and containers that are none of its business."""
     pod = bench.attachment()
-    pod.add().expect_success()
+    pod.attach()
     with IPRoute() as netlink:
         netlink.link("add", ifname="foreign0", kind="veth", peer={"ifname": "foreign1"})
         index = netlink.link_lookup(ifname="foreign0")[0]
         netlink.link("set", index=index, state="up")
         netlink.addr("add", index=index, address="10.94.0.1", prefixlen=24)
         netlink.rule("add", table=4321, priority=4321, src="10.94.0.0/24")
-    bench.attachment().add().expect_success()
+    bench.attachment().attach()
     pod.check().expect_silence()
 
 
@@ -137,7 +137,7 @@ def check_foreign_changes(bench: Bench) -> None:
 def del_after_later_plugin(bench: Bench) -> None:
     """The final result is what prevResult holds."""
     pod = bench.attachment()
-    pod.add().expect_success()
+    pod.attach()
     pod.delete(prev_result=_later_plugin(pod)).expect_silence()
 
 
@@ -157,7 +157,7 @@ def two_interfaces(bench: Bench) -> None:
     second = bench.attachment(first.sandbox)
     second.container_id, second.ifname = first.container_id, "eth1"
     before = bench.state()
-    first.add().expect_result(bench.version)
+    first.attach_for_result()
     second.add().expect_result(bench.version)
     first.delete().expect_silence()
     second.check().expect_silence()

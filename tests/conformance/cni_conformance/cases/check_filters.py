@@ -68,6 +68,21 @@ def _rules(made: Made) -> Iterator[Mutation]:
     yield from _legacy_rules(made)
 
 
+def _shared_rules(made: Made) -> Iterator[Mutation]:
+    """Those that stay for the next container, in an order that survives their being made anew."""
+    found: dict[str, Mutation] = {}
+    for kind, rule in _objects("-a") if made.kept.lines("nft") else ():
+        if kind == "rule" and not _is_new(rule, made.kept):
+            place = {key: rule[key] for key in ("family", "table", "chain", "handle")}
+            words = (
+                f"the rule {json.dumps(rule['expr'])} of {rule['table']} {rule['chain']}, which "
+                "all containers share, was removed"
+            )
+            found[words] = words, functools.partial(_nft, {"delete": {"rule": place}})
+    for words in sorted(found):
+        yield found[words]
+
+
 def _is_new(rule: dict[str, Any], before: State) -> bool:
     expression = [{"counter": None} if "counter" in part else part for part in rule["expr"]]
     comment = f" # {rule['comment']}" if "comment" in rule else ""
@@ -101,5 +116,14 @@ declare(
     "Without it packets are no longer let through, translated or kept out. Each rule and each "
     "element of a set that ADD gained in nftables (as iptables-nft makes them too) or in the "
     "legacy iptables is removed in turn, with each backend that the profile names.",
+    kinds=("interface", "chained"),
+)
+declare(
+    "check-shared-rule-removed",
+    "that a rule that containers share is gone",
+    _shared_rules,
+    "What ADD makes for a container is of no use without the rule that leads to it, which is made "
+    "once and stays. Each rule in nftables (as iptables-nft makes them too) that is still there "
+    "after DEL is removed in turn, with each backend that the profile names.",
     kinds=("interface", "chained"),
 )

@@ -74,6 +74,21 @@ def _remove_link(netlink: IPRoute, name: str) -> object:
     return netlink.link("del", index=_index(netlink, name))
 
 
+def _host_downs(made: Made) -> Iterator[Mutation]:
+    before = {line.split()[0] for line in made.host_before.lines("link") if _is_up(line)}
+    for line in made.gained("link", inside=False):
+        name = line.split()[0]
+        if _is_up(line) and name not in before:
+            yield (
+                f"the interface {name} of the host was set down",
+                _do(made, False, functools.partial(_set_link, name=name, keys={"state": "down"})),
+            )
+
+
+def _is_up(link: str) -> bool:
+    return "UP" in link.split()
+
+
 def _host_addresses(made: Made) -> Iterator[Mutation]:
     for line in made.gained("address", inside=False):
         name, address = line.split()[:2]
@@ -256,6 +271,15 @@ declare(
     _devices,
     "A bridge, a tunnel or the host's end carries what the container sends. Each interface that "
     "the host has since ADD is removed in turn.",
+    kinds=_ALL,
+    shared=True,
+)
+declare(
+    "check-host-link-down",
+    "that an interface that ADD set up on the host is down",
+    _host_downs,
+    "It is there, and nothing goes through it. Each interface that ADD made or set up on the host "
+    "is set down in turn.",
     kinds=_ALL,
     shared=True,
 )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 from cni_conformance.bench import Attachment, Bench
-from cni_conformance.case import Finding, Level, case
+from cni_conformance.case import Finding, Level, case, preparation
 from cni_conformance.outcome import Outcome
 from cni_conformance.profiles import Profile
 from cni_conformance.recorder import Call, ipam_result
@@ -45,8 +45,9 @@ def _pod(bench: Bench) -> Attachment:
 def _warm_up(bench: Bench) -> None:
     """What is made once is there, the recorder's calls do not count yet."""
     first = _pod(bench)
-    first.add().expect_success()
-    first.delete().expect_success()
+    first.attach()
+    with preparation():
+        first.delete().expect_success()
     first.discard()
 
 
@@ -74,7 +75,8 @@ def delegate_environment(bench: Bench) -> None:
     """Every variable, those that the plugin does not know included."""
     pod = _pod(bench)
     call = bench.invocation("ADD", pod, args="IgnoreUnknown=1;K8S_POD_NAME=a", env={"X_Y": "é z"})
-    bench.run(call).expect_result(bench.version)
+    with preparation():
+        bench.run(call).expect_result(bench.version)
     came = _last(bench, "ADD").environment
     for name, value in call.environment.items():
         if came.get(name) != value:
@@ -90,7 +92,8 @@ def delegate_stdin(bench: Bench) -> None:
     pod = _pod(bench)
     pod.config["example.org/unknown"] = {"deep": [1, 2.5, None, True, "é"]}
     call = bench.invocation("ADD", pod)
-    bench.run(call).expect_result(bench.version)
+    with preparation():
+        bench.run(call).expect_result(bench.version)
     came = _last(bench, "ADD").config()
     wanted = json.loads(call.stdin)
     if came != wanted:
@@ -105,7 +108,7 @@ def delegate_stdin(bench: Bench) -> None:
 def delegate_result(bench: Bench) -> None:
     """The address, with the index of the interface from 0.3.0 on, and the route."""
     pod = _pod(bench)
-    result = pod.add().expect_result(bench.version)
+    result = pod.attach_for_result()
     document = json.dumps(result)
     for wanted in ("10.99.0.77/16", "10.97.0.0/16"):
         if wanted not in document:
@@ -118,7 +121,7 @@ def delegate_result(bench: Bench) -> None:
 def _forwards(command: str, bench: Bench) -> None:
     pod = _pod(bench)
     if command not in ("STATUS", "GC"):
-        pod.add().expect_success()
+        pod.attach()
     if command in ("STATUS", "GC"):
         more = {"cni.dev/valid-attachments": [pod.identity()]} if command == "GC" else {}
         outcome = bench.call(command, config={**pod.config, **more})
@@ -204,7 +207,7 @@ def delegate_add_fails_del(bench: Bench) -> None:
 def delegate_del_fails(bench: Bench) -> None:
     """So that the runtime calls again."""
     pod = _pod(bench)
-    pod.add().expect_success()
+    pod.attach()
     _fail(bench, "DEL")
     _expect_passed_on(pod.delete())
 
@@ -219,7 +222,7 @@ def delegate_del_fails_retry(bench: Bench) -> None:
     _warm_up(bench)
     pod = _pod(bench)
     before = bench.state()
-    pod.add().expect_success()
+    pod.attach()
     _fail(bench, "DEL")
     pod.delete()
     bench.recorder.answer("DEL")
@@ -240,7 +243,7 @@ def delegate_del_fails_retry(bench: Bench) -> None:
 def delegate_check_fails(bench: Bench) -> None:
     """Code and message."""
     pod = _pod(bench)
-    pod.add().expect_success()
+    pod.attach()
     _fail(bench, "CHECK")
     _expect_passed_on(pod.check())
 

@@ -86,7 +86,7 @@ def _delete(bench: Bench, circumstance: Circumstance) -> None:
     bench.warm_up()
     trial = Trial(bench)
     pod = trial.pod
-    pod.add().expect_result(bench.version)
+    pod.attach_for_result()
     with circumstance():
         outcome = pod.delete()
         if not outcome.succeeded:
@@ -135,7 +135,7 @@ def full_disk_del_succeeds(bench: Bench) -> None:
     bench.warm_up()
     trial = Trial(bench)
     pod = trial.pod
-    pod.add().expect_result(bench.version)
+    pod.attach_for_result()
     with _full():
         pod.delete().expect_silence()
     trial.expect_clean()

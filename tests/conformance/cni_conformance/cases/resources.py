@@ -32,7 +32,7 @@ def add_exhausted(bench: Bench) -> None:
     """And works again after a DEL."""
     bench.warm_up()
     first, second = _pods(bench)
-    first.add().expect_result(bench.version)
+    first.attach_for_result()
     before = bench.state()
     second.add().expect_error()
     bench.expect_unchanged(before, "the host as before the ADD that failed")
@@ -52,7 +52,7 @@ def add_exhausted(bench: Bench) -> None:
 def status_exhausted(bench: Bench) -> None:
     """And that there is again after a DEL."""
     first, second = _pods(bench)
-    first.add().expect_result(bench.version)
+    first.attach_for_result()
     bench.call("STATUS", config=second.config).expect_error([50, 51])
     first.delete().expect_silence()
     bench.call("STATUS", config=second.config).expect_silence()

@@ -45,7 +45,7 @@ def _inside(pod: Attachment, ifname: str) -> tuple[dict[str, Any], set[str]]:
 def result_interface(bench: Bench) -> None:
     """CNI_IFNAME with CNI_NETNS as `sandbox`, the MAC address that it has, and its MTU if any."""
     pod = bench.attachment()
-    result = pod.add().expect_result(bench.version)
+    result = pod.attach_for_result()
     listed = [i for i in result.get("interfaces", ()) if i.get("sandbox")]
     named = [i for i in listed if i["name"] == pod.ifname and i["sandbox"] == pod.sandbox.path]
     if len(named) != 1:
@@ -70,7 +70,7 @@ def result_interface(bench: Bench) -> None:
 def result_mtu(bench: Bench) -> None:
     """`mtu` came with 1.1.0; all properties known to the plugin should be provided."""
     pod = bench.attachment()
-    result = pod.add().expect_result(bench.version)
+    result = pod.attach_for_result()
     for interface in result.get("interfaces", ()):
         if interface["name"] == pod.ifname and not interface.get("mtu"):
             raise Finding(f'"mtu" of {pod.ifname}', show(interface))
@@ -106,7 +106,7 @@ def result_ifname(bench: Bench) -> None:
 def result_addresses(bench: Bench) -> None:
     """`interface` is an index of `interfaces`, and the kernel has the address there."""
     pod = bench.attachment()
-    result = pod.add().expect_result(bench.version)
+    result = pod.attach_for_result()
     interfaces = result.get("interfaces", [])
     for ip in result.get("ips", ()):
         index = ip.get("interface")
@@ -130,7 +130,7 @@ def result_addresses(bench: Bench) -> None:
 )
 def result_abbreviated(bench: Bench) -> None:
     """It does not know of interfaces."""
-    result = bench.attachment().add().expect_result(bench.version)
+    result = bench.attachment().attach_for_result()
     if result.get("interfaces"):
         raise Finding("no `interfaces`", show(result))
     if any("interface" in ip for ip in result.get("ips", ())):
@@ -150,7 +150,7 @@ def result_unique_addresses(bench: Bench) -> None:
     pods = [bench.attachment() for _ in range(3)]
     if pods[0].config.get("ipam", {}).get("type") == bench.recorder.type:
         raise NotApplicable("the IPAM plugin of its profile is not beside it")
-    results = [pod.add().expect_result(bench.version) for pod in pods]
+    results = [pod.attach_for_result() for pod in pods]
     addresses = [ip["address"] for result in results for ip in result.get("ips", ())]
     if len(set(addresses)) != len(addresses):
         raise Finding("different addresses", ", ".join(addresses))

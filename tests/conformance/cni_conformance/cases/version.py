@@ -84,7 +84,12 @@ def version_open_stdin(bench: Bench) -> None:
         process.communicate()
 
 
-@case("version-consistent", "ADD works with every version that VERSION names", section=_SECTION)
+@case(
+    "version-consistent",
+    "ADD works with every version that VERSION names",
+    section=_SECTION,
+    is_basis=True,
+)
 def version_consistent(bench: Bench) -> None:
     """The result is in the very version that was asked for."""
     bench.attachment().add().expect_result(bench.version)
