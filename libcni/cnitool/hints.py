@@ -281,7 +281,7 @@ def _is_attached(options: dict[str, Any]) -> bool:
 
 def _command(verb: str, options: dict[str, Any]) -> str:
     """A command line about the same attachment, for pasting into a shell."""
-    words = ["cnitool", verb]
+    words = [settings.program(), verb]
     if verb != "list":
         words += [options["network"], options["netns"]]
         interface = options.get("ifname") or os.environ.get("CNI_IFNAME")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from typing import Any
 
 from libcni import conf
@@ -17,6 +18,12 @@ from libcni.types.errors import INVALID_ENVIRONMENT, CniError
 
 #: Where `ip netns` has its namespaces.
 NAMED_NAMESPACES = "/run/netns"
+
+
+def program() -> str:
+    """What to type for this program: as it was called, which may be by its path."""
+    called = sys.argv[0]
+    return called if os.path.basename(called) == "cnitool" else "cnitool"
 
 
 def configuration_directory() -> str:

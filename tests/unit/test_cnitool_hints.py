@@ -53,6 +53,22 @@ def test_a_failed_add_says_what_to_do(desk: Desk) -> None:
     ]
 
 
+def test_what_to_do_is_said_as_the_tool_was_called(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its path, where it is not on $PATH."""
+    desk.network()
+    desk.recorder.fail("one", "ADD", TRY_AGAIN_LATER, "busy")
+    for called, typed in (
+        ("/opt/cni/bin/cnitool", "/opt/cni/bin/cnitool"),
+        ("./my bin/cnitool", "'./my bin/cnitool'"),
+        ("/src/libcni/cnitool/__main__.py", "cnitool"),
+    ):
+        monkeypatch.setattr("sys.argv", [called])
+        assert desk.run("add", "net", NETNS) == 1
+        assert f"left of it: {typed} del net {NETNS}" in desk.err
+
+
 def test_an_add_that_was_refused_has_left_nothing(desk: Desk) -> None:
     desk.network()
     desk.recorder.fail("one", "ADD", INVALID_NETWORK_CONFIG, "no such key")
