@@ -14,7 +14,6 @@ from typing import Any
 
 from cni_conformance.case import NotApplicable
 from cni_conformance.mutations import Made, Mutation, declare
-from cni_conformance.state import State
 
 _LEGACY = ("iptables-legacy", "ip6tables-legacy")
 _COUNTERS = re.compile(r"\[\d+:\d+\] ?")
@@ -51,7 +50,11 @@ def _key(element: Any) -> Any:
 def _rules(made: Made) -> Iterator[Mutation]:
     """What ADD gained: rules (those of iptables-nft too), elements of sets, legacy rules."""
     for kind, rule in _objects("-a"):
-        if kind == "rule" and _is_new(rule, made.host_before):
+        if (
+            kind == "rule"
+            and _line(rule) not in made.host_before.lines("nft")
+            and not _is_bookkeeping(made, f"nft: {_line(rule)}")
+        ):
             place = {key: rule[key] for key in ("family", "table", "chain", "handle")}
             words = f"the rule {json.dumps(rule['expr'])} of {rule['table']} was removed"
             yield words, functools.partial(_nft, {"delete": {"rule": place}})
@@ -59,8 +62,9 @@ def _rules(made: Made) -> Iterator[Mutation]:
         for element in body.get("elem", ()) if kind in ("set", "map") else ():
             where = f"{body['family']} {body['table']} {body['name']}"
             text = f"element {where} {json.dumps(element, sort_keys=True)}"
-            known = any(re.match(p, f"nft: {text}") for p in made.pod.bench.profile.bookkeeping)
-            if text not in made.host_before.lines("nft") and not known:
+            if text not in made.host_before.lines("nft") and not _is_bookkeeping(
+                made, f"nft: {text}"
+            ):
                 place = {key: body[key] for key in ("family", "table", "name")}
                 words = f"{json.dumps(element)} was removed from {body['table']} {body['name']}"
                 command = {"delete": {"element": {**place, "elem": [_key(element)]}}}
@@ -72,7 +76,7 @@ def _shared_rules(made: Made) -> Iterator[Mutation]:
     """Those that stay for the next container, in an order that survives their being made anew."""
     found: dict[str, Mutation] = {}
     for kind, rule in _objects("-a") if made.kept.lines("nft") else ():
-        if kind == "rule" and not _is_new(rule, made.kept):
+        if kind == "rule" and _line(rule) in made.kept.lines("nft"):
             place = {key: rule[key] for key in ("family", "table", "chain", "handle")}
             words = (
                 f"the rule {json.dumps(rule['expr'])} of {rule['table']} {rule['chain']}, which "
@@ -83,11 +87,17 @@ def _shared_rules(made: Made) -> Iterator[Mutation]:
         yield found[words]
 
 
-def _is_new(rule: dict[str, Any], before: State) -> bool:
+def _line(rule: dict[str, Any]) -> str:
+    """The line of state that a rule is."""
     expression = [{"counter": None} if "counter" in part else part for part in rule["expr"]]
     comment = f" # {rule['comment']}" if "comment" in rule else ""
     place = f"rule {rule['family']} {rule['table']} {rule['chain']}"
-    return f"{place} {json.dumps(expression)}{comment}" not in before.lines("nft")
+    return f"{place} {json.dumps(expression)}{comment}"
+
+
+def _is_bookkeeping(made: Made, line: str) -> bool:
+    """Whether the profile says that nothing depends on it. line: "section: text"."""
+    return any(re.match(pattern, line) for pattern in made.pod.bench.profile.bookkeeping)
 
 
 def _legacy_rules(made: Made) -> Iterator[Mutation]:
@@ -103,7 +113,8 @@ def _legacy_rules(made: Made) -> Iterator[Mutation]:
                 table = line[1:]
             rule = _COUNTERS.sub("", line)
             new = f"{family} {rule}" not in made.host_before.lines("iptables")
-            if rule.startswith("-A ") and new:
+            known = _is_bookkeeping(made, f"iptables: {family} {rule}")
+            if rule.startswith("-A ") and new and not known:
                 words = ["-D", *shlex.split(rule)[1:]]
                 removal = functools.partial(_output, command, "-t", table, *words)
                 yield f"{rule} was removed from {table}", removal
