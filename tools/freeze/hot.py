@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Collection
 
 from libcni.version import NEWEST
 
@@ -23,7 +24,20 @@ EXCLUDED = ["tkinter", "pydoc", "lib2to3", "test", "distutils", "setuptools", "p
 HOT_EXTENSIONS = ("_json",)
 
 #: Modules of these names do what no pod waits for: verbs, and what `cnitool validate` asks.
-COLD = ("advice", "check", "gc", "status", "verify")
+COLD = ("advice", "check", "gc", "status", "verify", "writable")
+#: And these what few pods have: an allow-list, conditions, checks of MAC addresses, a bridge's
+#: VLAN, masquerade by executing iptables, routing by source.
+SELDOM = (
+    *("conditional", "gaps", "inheritance", "ipt_ends", "re2", "spoofcheck", "strictest"),
+    *("vlan_gateway", "libcni.ipmasq.ipt", "libcni.ipmasq.leftovers"),
+    *("cni_sbr.add", "cni_sbr.delete", "cni_sbr.move"),
+)
+
+
+def is_named(module: str, names: Collection[str]) -> bool:
+    """True for a module that is named, whole or by what follows the last dot."""
+    return module in names or module.rpartition(".")[2] in names
+
 
 #: The conformance suite, a distribution of its own.
 CONFORMANCE = "tests/conformance"
@@ -98,15 +112,15 @@ def _imported_at_start(body: list[ast.stmt], ours: set[str]) -> set[str]:
 def warm_modules(root: pathlib.Path) -> list[str]:
     """Those of our modules that need nothing but each other and the interpreter to be imported.
 
-    They are in the snapshot; all others are for cold paths or tools. So are those of the verbs
-    that no pod waits for: each page of the snapshot is memory of every plugin that runs.
+    They are in the snapshot; all others are for cold paths or tools. So are those that are COLD
+    or SELDOM used: each page of the snapshot is memory of every plugin that runs, and on disk.
     """
     modules = our_modules(root)
     needs = {
         name: _imported_at_start(ast.parse(path.read_text()).body, set(modules))
         for name, path in modules.items()
     }
-    warm = {name for name in modules if name.rpartition(".")[2] not in COLD}
+    warm = {name for name in modules if not is_named(name, COLD + SELDOM)}
     while True:
         cold = {
             name

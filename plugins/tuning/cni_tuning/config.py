@@ -133,9 +133,6 @@ def _refuse_unlisted(wanted: dict[str, str]) -> None:
         return
     except (OSError, ValueError) as error:
         raise invalid(f"failed to read {ALLOWLIST}: {error}") from None
-    from libcni.boot import full_boot
-
-    full_boot()
     from cni_tuning.re2 import matches
 
     expressions = [line.strip() for line in lines if line.strip()]

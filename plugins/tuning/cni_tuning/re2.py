@@ -32,6 +32,9 @@ def matches(expression: str, text: str) -> bool:
 
     Raises ValueError for one that is not understood, saying why.
     """
+    from libcni.boot import full_boot
+
+    full_boot()
     import re
     import warnings
 
