@@ -78,6 +78,15 @@ def write_all(fd: int, data: bytes) -> None:
         data = data[posix.write(fd, data) :]
 
 
+def write_setting(path: str, value: bytes) -> None:
+    """Write to a file of /proc or /sys, which is there, at once. Raises OSError."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        posix.write(fd, value)
+    finally:
+        posix.close(fd)
+
+
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data`, complete or not at all, also across a power loss.
 

@@ -36,12 +36,17 @@ def _path() -> str:
     return f"{own}:{_SYSTEM_DIRECTORIES}" if own else _SYSTEM_DIRECTORIES
 
 
+def program(version: int) -> str:
+    """What iptables is called for a version of IP, 4 or 6."""
+    return "iptables" if version == 4 else "ip6tables"
+
+
 def find(version: int, tool: str, variant: str = "") -> str:
     """The path of `iptables-restore` (version 4, tool "restore") and the like, or "".
 
     Where there is no tool of the variant by name the plain one serves.
     """
-    family = "iptables" if version == 4 else "ip6tables"
+    family = program(version)
     for name in dict.fromkeys((f"{family}{variant}-{tool}", f"{family}-{tool}")):
         for directory in _path().split(":"):
             path = f"{directory}/{name}"
@@ -53,8 +58,9 @@ def find(version: int, tool: str, variant: str = "") -> str:
 def _run(version: int, tool: str, variant: str, arguments: list[str], stdin: bytes) -> bytes:
     path = find(version, tool, variant)
     if not path:
-        name = "iptables" if version == 4 else "ip6tables"
-        raise CniError(KERNEL, f"{name}-{tool} is not installed", f"looked for it in {_path()}")
+        raise CniError(
+            KERNEL, f"{program(version)}-{tool} is not installed", f"looked for it in {_path()}"
+        )
     outcome = spawn(path, arguments, {"PATH": _path()}, stdin, _TIMEOUT)
     if outcome.status:
         said = outcome.stderr.decode("utf-8", "replace").strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from libcni.fs import read_file
+from libcni.fs import read_file, write_setting
 from libcni.types.errors import KERNEL, CniError
 
 _ROOT = "/proc/sys/net/"
@@ -32,11 +32,7 @@ def write(name: str, value: str) -> None:
     """Set the value. Idempotent. Raises CniError 102 naming key and cause."""
     path = path_of(name)
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-        try:
-            posix.write(fd, value.encode())
-        finally:
-            posix.close(fd)
+        write_setting(path, value.encode())
     except OSError as error:
         cause = posix.strerror(error.errno or 0)
         raise CniError(KERNEL, f"cannot set sysctl net/{name} to {value}: {cause}") from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posix
 
-from libcni.fs import read_file
+from libcni.fs import read_file, write_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Elsewhere:
             others = sorted(posix.sched_getaffinity(0) - {here})
             if not others or read_file(path).strip(b"0,\n"):
                 return
-            _write(path, cpu_mask(others[here % len(others)]))
+            write_setting(path, cpu_mask(others[here % len(others)]))
         except (OSError, ValueError, IndexError):
             return
         self._path = path
@@ -63,7 +63,7 @@ class Elsewhere:
     def __exit__(self, *_: object) -> None:
         if self._path:
             try:
-                _write(self._path, b"0")
+                write_setting(self._path, b"0")
             except OSError:
                 pass  # the port is gone
 
@@ -77,11 +77,3 @@ def _processor() -> int:
     """The CPU that this thread runs on: field 39 of proc(5)'s stat."""
     fields = read_file("/proc/thread-self/stat")
     return int(fields[fields.rindex(b")") + 2 :].split()[36])
-
-
-def _write(path: str, value: bytes) -> None:
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-    try:
-        posix.write(fd, value)
-    finally:
-        posix.close(fd)

@@ -135,10 +135,9 @@ def check(attachment: Attachment, prefixes: list[Prefix]) -> None:
         rules = _Rules(attachment, version, ours)
         missing = rules.missing(iptables.save(version, _TABLE))
         if missing:
-            name = "iptables" if version == 4 else "ip6tables"
             raise CniError(
                 CHECK_FAILED,
-                f"masquerade: {name} table {_TABLE} lacks {missing[0][3:]}",
+                f"masquerade: {iptables.program(version)} table {_TABLE} lacks {missing[0][3:]}",
                 "; ".join(missing[1:]),
             )
 

@@ -38,9 +38,7 @@ def forsaken(sock: Socket, wanted: set[str]) -> list[Message]:
     empty = [
         name
         for name in sets.set_names(sock, TABLE)
-        if name not in wanted
-        and name.startswith(("ip4.", "ip6."))
-        and not any(map(sets.read_elements, sets.elements(sock, TABLE, name)))
+        if name not in wanted and name.startswith(("ip4.", "ip6.")) and sets.is_empty(TABLE, name)
     ]
     return [message for name in empty[:_AT_ONCE] for message in delete_frame(sock, name)]
 

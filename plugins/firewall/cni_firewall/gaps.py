@@ -51,7 +51,7 @@ def gaps(policy: str, backend: str, versions: Iterable[int], bridge: str = "") -
     Raises NetlinkError.
     """
     for version in versions if policy != OPEN else ():
-        tool = "iptables" if version == 4 else "ip6tables"
+        tool = iptables.program(version)
         if backend != NFTABLES and not iptables.find(version, "restore"):
             # Nodes without it may have containers of the other version only.
             yield Gap(version, f"{tool} is not installed", f"install {tool}", False)

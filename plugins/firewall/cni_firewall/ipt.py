@@ -172,7 +172,8 @@ def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridg
         for chain, rule in wanted:
             if not saved.has(chain, rule):
                 raise CniError(
-                    CHECK_FAILED, f"{_tool(version)} table {TABLE} lacks: -A {chain} {rule}"
+                    CHECK_FAILED,
+                    f"{iptables.program(version)} table {TABLE} lacks: -A {chain} {rule}",
                 )
         if ipt_rules.stays_isolated(saved, config.policy, bridge):
             raise CniError(
@@ -188,19 +189,16 @@ def _check_passed_over(attachment: Attachment, version: int) -> None:
     if not places or _FILTERS[version].family in {family for family, _ in places}:
         raise CniError(
             CHECK_FAILED,
-            f"{_tool(version)}-save is not installed: the container's rules cannot be looked at",
-            f"install {_tool(version)}",
+            f"{iptables.program(version)}-save is not installed: the container's rules cannot be "
+            "looked at",
+            f"install {iptables.program(version)}",
         )
 
 
 def reopening(bridge: str, versions: list[int]) -> str:
     """The command that ends the isolation of a bridge, in the IP versions given."""
     rule = f"-D {STAGE1} {ipt_rules.isolating(bridge)}"
-    return "; ".join([f"{_tool(version)} {rule}" for version in versions])
-
-
-def _tool(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
+    return "; ".join([f"{iptables.program(version)} {rule}" for version in versions])
 
 
 def _mark(attachment: Attachment) -> bytes:

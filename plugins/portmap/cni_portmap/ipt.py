@@ -163,7 +163,8 @@ class Rules:
                 raise
             raise CniError(
                 CHECK_FAILED,
-                f"portmap: {_tool(self.version)} table {TABLE}: the jumps to {self.chain} do not "
+                f"portmap: {iptables.program(self.version)} table {TABLE}"
+                f": the jumps to {self.chain} do not "
                 f"have the conditions of conditionsV{self.version}",
                 error.msg,
             ) from error
@@ -225,10 +226,6 @@ def _ports_of(jump: str) -> tuple[str, str]:
     """The protocol and the ports that a rule of CNI-HOSTPORT-DNAT is for."""
     words = jump.split(" ")
     return _after(words, "-p"), _after(words, "--dports")
-
-
-def _tool(version: int) -> str:
-    return "iptables" if version == 4 else "ip6tables"
 
 
 def _word(word: str) -> str:
@@ -465,13 +462,14 @@ def check(
         if missing:
             raise CniError(
                 CHECK_FAILED,
-                f"portmap: {_tool(rules.version)} table {TABLE} lacks {missing[0][3:]}",
+                f"portmap: {iptables.program(rules.version)} table {TABLE} lacks {missing[0][3:]}",
                 "; ".join(missing[1:]),
             )
         if not rules.is_in_order(saved):
             raise CniError(
                 CHECK_FAILED,
-                f"portmap: {_tool(rules.version)} table {TABLE}: the rules of {rules.chain} are "
+                f"portmap: {iptables.program(rules.version)} table {TABLE}"
+                f": the rules of {rules.chain} are "
                 "in another order",
                 f"expected {'; '.join(rules.own)}",
             )
