@@ -85,6 +85,7 @@ def test_nothing_is_left_of_an_add_without_addresses(
 def test_an_address_that_another_has_is_freed_by_that_ones_del(
     cnitool: Callable[..., subprocess.CompletedProcess[str]],
     netns: Callable[[str], Netns],
+    bin_dir: pathlib.Path,
     tmp_path: pathlib.Path,
     type_: str,
 ) -> None:
@@ -101,6 +102,6 @@ def test_an_address_that_another_has_is_freed_by_that_ones_del(
     hints = [line for line in failed.stderr.splitlines() if line.startswith("Hint: ")]
     assert hints == [
         f"Hint: {red} has it; this detaches that, if nothing uses it: "
-        f"cnitool del x {red} --cache-dir {tmp_path}/cache"
+        f"{bin_dir}/cnitool del x {red} --cache-dir {tmp_path}/cache"
     ]
     assert cnitool(bridge(ipam), "del", "x", red, **asked).returncode == 0
