@@ -51,6 +51,8 @@ _DELETE_RULE = NFTABLES | 8
 _EXPRESSIONS = 4  # NFTA_RULE_EXPRESSIONS
 #: Expressions that show how much they have seen.
 _COUNTING = (b"counter", b"quota", b"last", b"connlimit")
+#: Of sets that are written as `{ ... }` in a rule; a number follows.
+_NAMED_BY_KERNEL = (b"__set", b"__map")
 
 _STATE = Reader("NFTA_TABLE_FLAGS", "NFTA_CHAIN_HOOK", "NFTA_HOOK_HOOKNUM", "NFTA_HOOK_PRIORITY")
 _DORMANT = 1  # NFT_TABLE_F_DORMANT
@@ -297,15 +299,22 @@ def handle_of(rule: bytes) -> int:
 
 
 def constant_part(rule: bytes) -> bytes:
-    """The expressions of a raw rule, without what counts packets: alike for rules that are."""
+    """The expressions of a raw rule, alike for rules that are.
+
+    Without what counts packets, and without names that the kernel has given to sets.
+    """
     parts = []
     for number, expressions in attributes(rule, 4):
         if number != _EXPRESSIONS:
             continue
         for _, expression in attributes(expressions, 0):
             held = dict(attributes(expression, 0))
-            name = held.get(1, b"")  # NFTA_EXPR_NAME
-            parts.append(name if name.rstrip(b"\0") in _COUNTING else expression)
+            name = held.get(1, b"").rstrip(b"\0")  # NFTA_EXPR_NAME
+            if name == b"lookup":
+                for attribute, value in attributes(held.get(2, b""), 0):  # NFTA_EXPR_DATA
+                    if not value.startswith(_NAMED_BY_KERNEL):
+                        parts.append(pack("=H", attribute) + value)
+            parts.append(name if name in (*_COUNTING, b"lookup") else expression)
     return b"".join(parts)
 
 

@@ -668,6 +668,20 @@ def test_conditions_are_compared(node: Node, what: str) -> None:
     assert MINE not in node.host.run("nft", "list", "table", "inet", TABLE)
 
 
+def test_conditions_after_an_add_that_failed(node: Node) -> None:
+    """The kernel numbers the maps in rules, and they have other numbers when they are put back."""
+    ours, other = node.container(), node.container()
+    keys = {"conditionsV4": ["ip", "saddr", "{ 10.8.0.2, 10.8.0.3 }"]}
+    other.add(mapping(7000, 90, hostPortEnd=7003), **keys)
+    config = ours.add(mapping(8000, 90, hostPortEnd=8003), **keys)
+    other.delete()
+    bad = ours.config(mapping(8001), conditionsV4=["nonsense"])
+    assert "undo" not in ours.call("ADD", bad).stderr
+    ours.call("CHECK", config).succeeded()
+    server = listen(ours.netns, 92)
+    assert source_of(server, node.client, HOST, 8002) == "10.8.0.2"
+
+
 def test_a_record_without_the_digest(node: Node) -> None:
     """As the version before made it: its attachments are not found wanting."""
     ours = node.container()

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import pathlib
 import shlex
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +21,7 @@ from tests.netns.portmap_network import (
     HOST6,
     Container,
     Node,
+    elements,
     is_refused,
     listen,
     mapping,
@@ -24,7 +29,7 @@ from tests.netns.portmap_network import (
     source_of,
     within,
 )
-from tests.rig.plugins import GO_BIN_DIR, Runner
+from tests.rig.plugins import GO_BIN_DIR, Runner, environment
 
 __all__ = ["node"]
 TWO = (mapping(8080), mapping(8081, hostIP=HOST), mapping(5353, 53, protocol="udp"))
@@ -515,3 +520,83 @@ def test_two_interfaces_of_gos(node: Node, go: Runner, variant: dict[str, str]) 
     ours.call("ADD", second, variables=variant, ifname="eth1").result()
     go("portmap", "DEL", second, ifname="eth1", **options).succeeded()
     assert of(ours, saved(node, variant["VARIANT"])) == []
+
+
+#: What makes an ADD by a backend fail when it has begun.
+FAILING: dict[str, dict[str, Any]] = {
+    "nftables": {"conditionsV4": ["nonsense"]},
+    "iptables": {"externalSetMarkChain": "NOT-THERE"},
+}
+
+
+@pytest.mark.parametrize(("before", "now"), [("nftables", "iptables"), ("iptables", "nftables")])
+def test_an_add_that_fails_by_the_other_backend(node: Node, before: str, now: str) -> None:
+    """Leaves what the attachment has."""
+    ours = node.container()
+    config = ours.add(mapping(8080), backend=before)
+    again = ours.config(mapping(8080), mapping(8081), backend=now, **FAILING[now])
+    reply = ours.call("ADD", again)
+    assert reply.rc == 1 and "undo" not in reply.stderr
+    ours.call("CHECK", config).succeeded()
+    ours.delete()
+    assert not elements() and not of(ours, saved(node))
+
+
+@pytest.mark.parametrize("backend", FAILING)
+def test_an_add_that_fails_for_another_interface(node: Node, go: Runner, backend: str) -> None:
+    """Leaves what Go's plugin made for the first, whose chain does not say for which."""
+    ours = node.container()
+    options: dict[str, Any] = {"netns": ours.netns, "container_id": ours.container_id}
+    first = ours.config(mapping(8080), backend="iptables")
+    go("portmap", "ADD", first, ifname="eth0", **options).result()
+    before = saved(node)
+    second = {**second_interface(ours, mapping(9090, 81)), "backend": backend, **FAILING[backend]}
+    assert ours.call("ADD", second, ifname="eth1").rc == 1
+    assert of(ours, saved(node)) == of(ours, before)
+    ours.call("CHECK", first).succeeded()
+    go("portmap", "DEL", first, ifname="eth0", **options).succeeded()
+
+
+@pytest.mark.parametrize("backend", FAILING)
+def test_an_add_that_fails_forgets_udp_connections(node: Node, backend: str) -> None:
+    """What came while the mappings were there does not stay translated."""
+    ours, plugins = node.container(), node.run_plugin.bin_dir
+    config = ours.config(mapping(5353, 53, protocol="udp"), backend=backend)
+    server = listen(ours.netns, 53, socket.SOCK_DGRAM)
+    sender = within(node.client, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    # ADD waits with its result for room in the pipe, which is never made.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(512))
+    os.set_blocking(writer, True)
+
+    def interfere() -> None:
+        server.settimeout(0.2)
+        try:
+            for _ in range(100):
+                sender.sendto(b"x", (HOST, 5353))
+                with contextlib.suppress(TimeoutError):
+                    server.recv(10)
+                    return
+            raise AssertionError("the mapping never worked")
+        finally:
+            os.close(reader)
+
+    with sender, ThreadPoolExecutor() as pool:
+        done = pool.submit(interfere)
+        process = subprocess.run(
+            [plugins / "portmap"],
+            input=json.dumps(config).encode(),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment("ADD", plugins, ours.netns, ours.container_id, "eth0"),
+            check=False,
+        )
+        os.close(writer)
+        done.result()
+    assert process.returncode == 1 and b"undo" not in process.stderr, process.stderr
+    assert not elements() and not of(ours, saved(node))
+    tracked = node.host.run("conntrack", "-L", "-p", "udp", "--orig-port-dst", "5353")
+    assert ours.address not in tracked

@@ -26,7 +26,7 @@ _GONE = 100
 
 
 def add(request: Request) -> Result:
-    """Make the mappings; returns prevResult. Without mappings there is nothing to do.
+    """Make the mappings; returns prevResult. Without mappings nothing is done.
 
     What the attachment has from an ADD before is replaced, by whichever backend it was made;
     iptables-legacy is only asked where the ADD is by iptables. Raises CniError: 7 for what
@@ -73,10 +73,9 @@ def _take(
 
     Returns what removes those of the other backend, if there may be any.
     """
-    undo = _Undo(request).push
     if config.backend != IPTABLES:
         try:
-            is_in_iptables = _by_nftables(request, config, targets, claims, host_end, undo)
+            is_in_iptables = _by_nftables(request, config, targets, claims, host_end)
         except NetlinkError as error:
             from libcni.nftables.transaction import UNSUPPORTED, is_missing
 
@@ -87,7 +86,7 @@ def _take(
             return _Leftovers(request.attachment, targets).leave if is_in_iptables else None
     from cni_portmap import ipt
 
-    versions = ipt.ensure(request.attachment, config, targets, claims, undo)
+    versions = ipt.ensure(request.attachment, config, targets, claims, _Undo(request).push)
     return _Leftovers(request.attachment, targets, versions).leave
 
 
@@ -133,10 +132,7 @@ class _Leftovers:
 
 
 class _Undo:
-    """Registers the inverse once, when something is about to change.
-
-    Not before: an ADD that is refused must not cost a live attachment what it has.
-    """
+    """Registers what a backend's ensure undoes once, although that may look and try repeatedly."""
 
     __slots__ = ("_pushed", "_request")
 
@@ -144,17 +140,11 @@ class _Undo:
         self._request = request
         self._pushed = False
 
-    def push(self, put_back: Callable[..., None] | None = None, *args: object) -> None:
-        """Register it, unless that is done: DEL, or what puts back what there was before."""
-        if self._pushed:
-            return
-        if put_back is None:
-            from cni_portmap import delete
-
-            self._request.undo.push(delete.undo, self._request.attachment)
-        else:
-            self._request.undo.push(put_back, *args)
-        self._pushed = True
+    def push(self, inverse: Callable[..., None], *args: object) -> None:
+        """Register it, unless that is done."""
+        if not self._pushed:
+            self._request.undo.push(inverse, *args)
+            self._pushed = True
 
 
 def _by_nftables(
@@ -163,13 +153,12 @@ def _by_nftables(
     targets: dict[int, Prefix],
     claims: list[Claim],
     host_end: bool,
-    undo: Callable[..., None],
 ) -> bool:
     """Make the mappings; returns whether iptables too may hold some of the attachment."""
     from cni_portmap import nft
 
     wanted, sources, conditional = nft.wanted(config, targets, claims, host_end)
-    is_in_iptables = nft.ensure(request.attachment, wanted, sources, undo)
+    is_in_iptables = nft.ensure(request.attachment, wanted, sources, _Undo(request).push)
     if conditional:
         from cni_portmap import conditional as rules
 

@@ -49,6 +49,9 @@ def ensure(attachment: Attachment, claims: list[Claim], conditions: dict[int, li
 def listed(attachment: Attachment) -> list[str]:
     """The rules that there are of the attachment, as `put_back` takes them. Raises CniError."""
     outcome = _run(["list", "chain", "inet", TABLE.name, CONDITIONAL], [])
+    if outcome.status:
+        said = outcome.stderr.decode("utf-8", "replace").strip()
+        raise CniError(KERNEL, f"nft does not list chain {CONDITIONAL}", said)
     mark = f'comment "{attachment.comment}"'
     return [
         f"add rule inet {TABLE.name} {CONDITIONAL} {line.strip()}"

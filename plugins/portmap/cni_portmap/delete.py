@@ -21,7 +21,6 @@ from libcni.nftables.transaction import (
     find_socket,
     generation,
     get_generation,
-    open_socket,
     refused,
 )
 
@@ -37,15 +36,6 @@ def delete(request: Request) -> None:
     runtime = request.config.get("runtimeConfig")
     asked = isinstance(runtime, dict) and bool(runtime.get("portMappings"))
     remove(request.attachment, asked)
-
-
-def undo(attachment: Attachment) -> None:
-    """`remove` after an ADD that failed: also the table, if this process has made it."""
-    try:
-        remove(attachment)
-    finally:
-        if table.TABLE.made_here:
-            table.TABLE.undo(open_socket())
 
 
 def remove(attachment: Attachment, search: bool = False) -> None:
@@ -108,7 +98,11 @@ def _remove_nftables(attachment: Attachment, steps: Attempts, search: bool) -> N
 
 
 def remove_ours(attachment: Attachment) -> None:
-    """Remove what our nftables backend holds of it, which has another one now. Idempotent."""
+    """Remove what our nftables backend holds of it, and nothing of iptables. Idempotent.
+
+    The table goes too, if this process has made it and nobody uses it. Raises NetlinkError,
+    CniError 11.
+    """
     sock = find_socket()
     if sock is None:
         return
@@ -117,6 +111,7 @@ def remove_ours(attachment: Attachment) -> None:
         from cni_portmap.removal import remove as remove_elements
 
         forget_freed(remove_elements(sock, attachment.comment, attachment.set_key))
+        table.TABLE.undo(sock)
     sock.close()
 
 
@@ -133,7 +128,10 @@ def remove_leftovers(
     """
     led_to: set[bytes] = set()
     for _ in attempts("portmap"):
-        number = generation(sock.batch([get_generation()])[0])
+        now = sock.batch([get_generation()])[0]
+        if now.error in MISSING:
+            break
+        number = generation(now)
         changes, targets = leftovers.removal(sock, attachment, versions, addresses)
         led_to |= targets
         if not changes or not refused(commit(sock, changes, number), ENOENT, *TRANSIENT):

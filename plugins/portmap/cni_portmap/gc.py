@@ -7,16 +7,18 @@ from errno import ENOENT
 
 from cni_portmap import leftovers, removal
 from cni_portmap.flows import forget_freed, forget_translated
+from cni_portmap.table import TABLE
 from libcni.attachment import Attachment, network_marks
 from libcni.attempts import Attempts
 from libcni.nftables.transaction import (
     LIMIT,
+    MISSING,
     TRANSIENT,
     attempts,
     commit,
+    find_socket,
     generation,
     get_generation,
-    open_socket,
     refused,
 )
 
@@ -51,8 +53,12 @@ def gc(request: Request) -> None:
 
 def _collect_elements(network: str, valid: list[Attachment]) -> None:
     keep = {attachment.comment for attachment in valid}
-    sock = open_socket()
+    sock = find_socket()
+    if sock is None:
+        return
     try:
+        if TABLE.is_absent(sock):
+            return
         marks = network_marks(network)
         for comment, own in removal.stale_comments(sock, marks, keep).items():
             if own:
@@ -65,10 +71,15 @@ def _collect_elements(network: str, valid: list[Attachment]) -> None:
 
 def _collect_leftovers(network: str, valid: list[Attachment], led_to: set[bytes]) -> None:
     """led_to: is given the addresses, packed, that what goes led to."""
-    sock = open_socket()
+    sock = find_socket()
+    if sock is None:
+        return
     try:
         for _ in attempts("portmap"):
-            number = generation(sock.batch([get_generation()])[0])
+            now = sock.batch([get_generation()])[0]
+            if now.error in MISSING:
+                return
+            number = generation(now)
             changes, targets = leftovers.stale(sock, network, valid)
             if not changes:
                 return

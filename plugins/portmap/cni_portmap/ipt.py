@@ -200,8 +200,7 @@ def _chain_for(attachment: Attachment, saved: list[str], target: bytes) -> str:
     marks = [mark for line in content if (mark := _mark(line))]
     if marks:
         return shared if leftovers.is_of(marks[0], attachment) else own
-    led_to = {_packed(_after(line.split(" "), "--to-destination")) for line in content}
-    return own if target and led_to - {target, b""} else shared
+    return own if target and _led_to(content) - {target} else shared
 
 
 def _has_chain(saved: list[str], chain: str) -> bool:
@@ -299,8 +298,8 @@ def ensure(
 ) -> tuple[int, ...]:
     """Make chain and rules; returns for which versions of IP. Idempotent.
 
-    undo: called before the first change, with what puts back what the attachment had before, if
-    it had anything. Raises CniError 101 naming the holder of a port with nothing changed, 11 when
+    undo: called before the first change, with what leaves the attachment's chains and jumps as
+    they were. Raises CniError 101 naming the holder of a port with nothing changed, 11 when
     the lock is not to be had, 102 when iptables refuses or is missing.
     """
     orphans.hold(attachment)
@@ -311,24 +310,27 @@ def ensure(
         for rules, saved in families:
             mine = [c for c in plain if VERSIONS[c.family] == rules.version]
             refuse_taken(attachment, mine, saved)
-        if any(_has_chain(saved, rules.chain) for rules, saved in families):
-            undo(_put_back, [(rules.version, rules.chain, saved) for rules, saved in families])
-        else:
-            undo()
+        undo(_put_back, [(rules.version, rules.chain, saved) for rules, saved in families])
         for rules, saved in families:
             iptables.ensure(rules.version, TABLE, _missing(config, rules), saved)
     return tuple([rules.version for rules, _ in families])
 
 
 def _put_back(before: list[tuple[int, str, list[str]]]) -> None:
-    """After an ADD again that failed: let chains be as they were. (version, chain, saved)."""
+    """After an ADD that failed: let chains be as they were, or gone. (version, chain, saved)."""
+    led_to: set[bytes] = set()
     for version, chain, old in before:
         now = iptables.save(version, TABLE)
-        lines = _replacement(
-            now, chain, _rules_of(old, chain), _jumps_to(old, chain), _has_chain(old, chain)
-        )
+        there = _has_chain(old, chain)
+        if not there:
+            led_to |= _led_to(_rules_of(now, chain))
+        lines = _replacement(now, chain, _rules_of(old, chain), _jumps_to(old, chain), there)
         if lines:
             iptables.restore(version, TABLE, lines)
+    if led_to:
+        from cni_portmap.flows import forget_translated
+
+        forget_translated(led_to)
 
 
 def _missing(config: Config, rules: Rules) -> Callable[[list[str]], list[str]]:
@@ -380,6 +382,12 @@ def _packed(destination: str) -> bytes:
         return pton(destination.rpartition(":")[0].strip("[]"))
     except ValueError:
         return b""
+
+
+def _led_to(rules: list[str]) -> set[bytes]:
+    """The addresses, packed, that rules translate to."""
+    found = {_packed(_after(line.split(" "), "--to-destination")) for line in rules}
+    return found - {b""}
 
 
 def _after(words: list[str], option: str) -> str:
@@ -536,15 +544,7 @@ def _delete_legacy(version: int, is_meant: Callable[[str, _Holder | None], bool]
         lines += [f"-F {chain}", f"-X {chain}"]
     if lines:
         iptables.restore(version, TABLE, lines, iptables.LEGACY)
-    led_to = set()
-    for line in saved:
-        start, found, address = line.partition(" -j DNAT --to-destination ")
-        if found and line.startswith("-A ") and start.split(" ")[1] in chains:
-            try:
-                led_to.add(pton(address.rpartition(":")[0].strip("[]")))
-            except ValueError:
-                continue  # a range of addresses, of somebody's who edited the chain
-    return led_to
+    return _led_to([line for chain in chains for line in _rules_of(saved, chain)])
 
 
 def unusable(versions: tuple[int, ...] = (4,)) -> str:

@@ -57,10 +57,12 @@ def _restore(name: str, before: str, comment: str) -> None:
         return
     from cni_portmap.table import LOCALHOST, TABLE
     from libcni.nftables import maps, sets
-    from libcni.nftables.transaction import open_socket
+    from libcni.nftables.transaction import find_socket
 
-    for body in sets.elements(open_socket(), TABLE, LOCALHOST):
-        for element in maps.read(body):
-            if element.comment != comment and setting(element.key) == name:
-                return
+    sock = find_socket()
+    if sock is not None and not TABLE.is_absent(sock):
+        for body in sets.elements(sock, TABLE, LOCALHOST):
+            for element in maps.read(body):
+                if element.comment != comment and setting(element.key) == name:
+                    return
     sysctl.try_write(name, before)

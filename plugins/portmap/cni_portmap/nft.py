@@ -60,8 +60,8 @@ def ensure(
 ) -> bool:
     """Take the ports, and masquerade what comes from `sources` ((set, key), see `table`).
 
-    wanted: claims and all that DEL will have to know. undo: called before the first change, with
-    what puts back what the attachment had before, if it had anything; that goes. Idempotent. A
+    wanted: claims and all that DEL will have to know. undo: called before each attempt at a
+    change with what leaves this backend as it was. What the attachment had goes. Idempotent. A
     port that another attachment of the same container has waits until that lets go. Returns
     whether iptables too may hold something of it. Raises Taken, naming the holder of a port,
     with nothing changed; NetlinkError; CniError 11.
@@ -88,10 +88,7 @@ def ensure(
         replaces |= any(claim.address for claim in claims)
         changes += sets_and_maps(attachment, claims, sources, holders)
         changes += maps.add(TABLE, table.OWNERS, [owner])
-        if before:
-            undo(*_putting_back(attachment, before))
-        else:
-            undo()
+        undo(*_undoing(attachment, before))
         raced = TRANSIENT if replaces else (ENOENT, EEXIST, *TRANSIENT)
         if not refused(commit(sock, changes, number if replaces else 0), *raced):
             TABLE.made_here |= absent
@@ -134,10 +131,14 @@ def _stale(
     return [*changes, *holders.release()], before
 
 
-def _putting_back(
+def _undoing(
     attachment: Attachment, before: dict[str, list[maps.MapElement]]
-) -> tuple[object, ...]:
-    """What undoes the replacement: a function and its arguments."""
+) -> tuple[Callable[..., None], *tuple[object, ...]]:
+    """What undoes the addition, or replacement: a function and its arguments."""
+    if not before:
+        from cni_portmap.delete import remove_ours
+
+        return remove_ours, attachment
     from cni_portmap.removal import put_back
 
     lines: list[str] = []
