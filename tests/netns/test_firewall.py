@@ -499,13 +499,18 @@ IPTABLES = ("iptables-restore", "iptables-save")
 
 
 def with_tools(
-    pod: Any, directory: pathlib.Path, tools: tuple[str, ...], verb: str, config: dict[str, Any]
+    pod: Any,
+    directory: pathlib.Path,
+    tools: tuple[str, ...],
+    verb: str,
+    config: dict[str, Any],
+    variant: str = "nft",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the plugin where of iptables and ip6tables there are only these."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     for tool in tools:
-        shutil.copy("/usr/sbin/xtables-nft-multi", directory / tool)
+        shutil.copy(f"/usr/sbin/xtables-{variant}-multi", directory / tool)
     environment = {
         "CNI_CONTAINERID": pod.name, "CNI_NETNS": pod.netns.path, "CNI_IFNAME": "eth0",
         "CNI_PATH": str(pod.run.bin_dir), "PATH": f"{directory}:/usr/bin:/bin",
@@ -549,6 +554,23 @@ def test_check_without_a_tool_that_add_had(
     assert (done.returncode == 0) == (tools == IPTABLES)
     done = with_tools(one, tmp_path / "bin", (), "DEL", config)
     assert done.returncode == 0 and one.name not in ruleset(host)
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_check_on_a_node_without_ip6tables(
+    host: Host, pods: Any, tmp_path: pathlib.Path, variant: str
+) -> None:
+    """What ADD passed over, CHECK does; also when it is not known any more where rules are."""
+    one = pods()
+    config = one.config(backend="iptables")
+
+    def call(verb: str) -> int:
+        return with_tools(one, tmp_path / "bin", IPTABLES, verb, config, variant).returncode
+
+    assert [call(verb) for verb in ("ADD", "CHECK", "ADD", "CHECK")] == [0, 0, 0, 0]
+    host.run(f"iptables-{variant}", "-F", "CNI-FORWARD")
+    assert [call(verb) for verb in ("CHECK", "ADD", "CHECK", "DEL")] == [1, 0, 0, 0]
+    assert one.addresses[0] not in host.run(f"iptables-{variant}-save")
 
 
 @pytest.mark.parametrize("policy", ["open", ISOLATED])

@@ -34,7 +34,8 @@ def check(request: Request) -> None:
         return
     from cni_firewall.gaps import gaps
 
-    for gap in gaps(config.policy, backend, versions_of(addresses), bridge):
+    versions = versions_of(addresses) if addresses else []
+    for gap in gaps(config.policy, backend, versions, bridge):
         raise CniError(CHECK_FAILED, f"firewall: {gap.words(config.policy, bridge)}", gap.advice)
 
 

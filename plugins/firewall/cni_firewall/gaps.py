@@ -28,7 +28,7 @@ _SEES = {
 class Gap:
     """An IP version that the policy does not hold for.
 
-    why: the cause. advice: what to do. is_certain: it concerns whatever container there may be.
+    why: the cause. advice: what to do. is_certain: it concerns whatever a bridge carries here.
     """
 
     __slots__ = ("advice", "is_certain", "version", "why")
@@ -77,12 +77,14 @@ def _is_seen(version: int, bridge: str) -> bool:
     sock = Socket()
     try:
         if not bridge:
-            found: list[Link] = dump_links(sock, "bridge") if is_loaded else []
+            found: list[Link] = dump_links(sock, "bridge")
+            if not found:
+                return True  # the container's own veth may be what the policy is about
         else:
             link = find_link(sock, bridge)
             if link is None or link.kind != "bridge":
                 return True
-            found = [link] if is_loaded else []
+            found = [link]
     finally:
         sock.close()
-    return any(link.info.get(attribute) for link in found)
+    return is_loaded and any(link.info.get(attribute) for link in found)

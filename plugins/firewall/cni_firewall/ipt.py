@@ -54,7 +54,7 @@ def ensure(
     """Let the addresses' traffic through, and keep `bridge` apart ("" for no policy).
 
     Idempotent. A family without a tool is passed over, unless it is the container's only one.
-    undo: gets what takes the container's rules back, unless it may have had some before.
+    undo: gets what takes the container's rules back, unless it had some before.
     Returns the IP versions in which the bridge stays isolated, against the policy (see
     `strictest`). Raises CniError 11 or 102.
     """
@@ -67,8 +67,10 @@ def ensure(
         for version in (4, 6):
             by_version.setdefault(version, [])
 
+    had: set[int] = set()
+
     def take_back() -> None:
-        undo.push(_take_back, attachment)
+        undo.push(_take_back, attachment, had)
 
     notes = None
     if addresses:
@@ -80,7 +82,7 @@ def ensure(
         if not iptables.find(version, "restore"):
             continue
         if notes is None or not notes.has_none or bridge or not _is_framed(version, config):
-            if _make(attachment, version, ours, config, bridge, notes):
+            if _make(attachment, version, ours, config, bridge, notes, had):
                 isolated.append(version)
         else:
             lines = [f"-A {CHAIN} {rule}" for a in ours for rule in accepts(a, attachment)]
@@ -93,7 +95,10 @@ def ensure(
     return isolated
 
 
-def _take_back(attachment: Attachment) -> None:
+def _take_back(attachment: Attachment, had: set[int]) -> None:
+    """had: the IP versions in which there were rules before, which are due then."""
+    if had:
+        return
     sock = remove(attachment, [])
     if sock is not None:
         sock.close()
@@ -106,15 +111,19 @@ def _make(
     config: Config,
     bridge: str,
     notes: handles.Handles | None,
+    had: set[int],
 ) -> bool:
     """Make whatever is missing, of what containers share too, and that once.
 
-    Returns whether the bridge stays isolated, against the policy.
+    had: is given the version if the attachment has rules already. Returns whether the bridge
+    stays isolated, against the policy.
     """
     stays_isolated = False
 
     def missing(lines: list[str]) -> list[str]:
         nonlocal stays_isolated
+        if any(_bears(line, attachment.comment) for line in lines):
+            had.add(version)
         saved = Saved(lines)
         stays_isolated = ipt_rules.stays_isolated(saved, config.policy, bridge)
         lines = ipt_rules.missing(saved, attachment, addresses, config, bridge)
@@ -151,7 +160,7 @@ def _is_framed(version: int, config: Config) -> bool:
 def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str) -> None:
     """Raise CniError 103 naming the first rule that is missing; Go's are as good as ours.
 
-    So it does for an IP version of the container's whose rules cannot be looked at.
+    So it does for an IP version whose rules it has made and which cannot be looked at.
     """
     versions = (4, 6) if bridge else sorted({version_of(address) for address in addresses})
     for version in versions:
@@ -184,9 +193,11 @@ def check(attachment: Attachment, addresses: list[Prefix], config: Config, bridg
 
 
 def _check_passed_over(attachment: Attachment, version: int) -> None:
-    """Raise CniError 103 unless ADD had no tool for the version either."""
-    places = handles.places_of(attachment)
-    if not places or _FILTERS[version].family in {family for family, _ in places}:
+    """Raise CniError 103 if ADD has made rules of the version, as far as it has noted them.
+
+    Where it noted nothing it may have had no tool for the version either.
+    """
+    if _FILTERS[version].family in {family for family, _ in handles.places_of(attachment)}:
         raise CniError(
             CHECK_FAILED,
             f"{iptables.program(version)}-save is not installed: the container's rules cannot be "
@@ -220,10 +231,13 @@ def remove(attachment: Attachment, addresses: list[Prefix]) -> Socket | None:
     sock = _remove_from_nft(is_ours, attachment)
     comment = attachment.comment
     gos = {f"-A {CHAIN} {rule}" for address in addresses for rule in accepts(address, None)}
-    _remove_from_legacy(
-        lambda line: f"--comment {comment} " in line.replace('"', "") or line in gos
-    )
+    _remove_from_legacy(lambda line: _bears(line, comment) or line in gos)
     return sock
+
+
+def _bears(line: str, comment: str) -> bool:
+    """True if a line of `iptables-save` has this comment, which the tool may quote."""
+    return f"--comment {comment} " in line.replace('"', "")
 
 
 def _is_gos(rule: bytes) -> bool:

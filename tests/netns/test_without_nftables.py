@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb of the plugins that use nftables, on a kernel that has only iptables-legacy."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.netns.portmap_network import Node, mapping, node
+from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, pods
+from tests.rig import old_kernel
+from tests.rig.host import Host, Netns
+from tests.rig.plugins import Runner
+
+__all__ = ["forwarding", "node", "pods"]
+#: The IP versions that a container has addresses of.
+VERSIONS = pytest.mark.parametrize("versions", [(4, 6), (4,), (6,)])
+
+
+@pytest.fixture
+def bin_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The plugins on such a kernel."""
+    return old_kernel.make(tmp_path / "plugins")
+
+
+@pytest.fixture
+def variables(tmp_path: pathlib.Path) -> dict[str, str]:
+    """iptables is iptables-legacy, as it has to be there."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for family in ("iptables", "ip6tables"):
+        for tool in ("", "-save", "-restore"):
+            (tools / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
+    return {"PATH": f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def only(config: dict[str, Any], versions: tuple[int, ...]) -> dict[str, Any]:
+    """The configuration without the addresses of other IP versions, as of a 1.1.0 runtime."""
+    ips = [
+        ip for ip in config["prevResult"]["ips"] if (6 if ":" in ip["address"] else 4) in versions
+    ]
+    return {**config, "cniVersion": "1.1.0", "prevResult": {**config["prevResult"], "ips": ips}}
+
+
+def lines(host: Host, table: str, *words: str) -> list[str]:
+    """The rules of iptables-legacy that have any of the words."""
+    found = []
+    for tool in ("iptables-legacy-save", "ip6tables-legacy-save"):
+        found += host.run(tool, "-t", table).splitlines()
+    return [line for line in found if any(word in line for word in words)]
+
+
+def nobody(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a GC that takes none for valid."""
+    return {**config, "cni.dev/valid-attachments": []}
+
+
+@VERSIONS
+@pytest.mark.parametrize("ends", ["DEL", "GC"])
+def test_portmap(
+    node: Node, variables: dict[str, str], versions: tuple[int, ...], ends: str
+) -> None:
+    ours = node.container()
+    config = only(ours.config(mapping(8080)), versions)
+
+    def call(verb: str, config: dict[str, Any] = config, **options: Any) -> Any:
+        return ours.call(verb, config, variables=variables, **options)
+
+    def made() -> list[str]:
+        return lines(node.host, "nat", "CNI-DN-", "--dports 8080")
+
+    call("STATUS").succeeded()
+    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
+    assert not made()
+    reply = call("ADD")
+    reply.result()
+    assert reply.stderr == ""
+    assert len(made()) >= 3 * len(versions)
+    call("CHECK").succeeded()
+    before = made()
+    reply = call("ADD", under=WITHOUT_STDOUT)
+    assert reply.rc == 1 and "undo" not in reply.stderr, reply.stderr
+    assert made() == before
+    call("CHECK").succeeded()
+    if ends == "GC":
+        call("GC", nobody(config)).succeeded()
+    else:
+        call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
+    assert not made()
+    call("DEL").succeeded()
+
+
+@VERSIONS
+@pytest.mark.parametrize("ends", ["DEL", "GC"])
+@pytest.mark.parametrize("policy", ["open", "same-bridge"])
+def test_firewall(
+    host: Host,
+    pods: Any,
+    variables: dict[str, str],
+    versions: tuple[int, ...],
+    ends: str,
+    policy: str,
+) -> None:
+    one = pods()
+    config = only(one.config(ingressPolicy=policy), versions)
+
+    def call(verb: str, config: dict[str, Any] = config, **options: Any) -> Any:
+        return one.call(verb, config, variables=variables, **options)
+
+    def made() -> list[str]:
+        return lines(host, "filter", *one.addresses)
+
+    call("STATUS").succeeded()
+    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
+    assert not made()
+    call("ADD").result()
+    assert len(made()) == 2 * len(versions)
+    call("CHECK").succeeded()
+    before = made()
+    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
+    assert made() == before, "what a live container has"
+    call("CHECK").succeeded()
+    if ends == "GC":
+        call("GC", nobody(config)).succeeded()
+    else:
+        call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
+    assert not made()
+    call("DEL").succeeded()
+
+
+def test_bridge(host: Host, netns: Any, run_plugin: Runner, variables: dict[str, str]) -> None:
+    red: Netns = netns("red")
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "podnet",
+        "type": "bridge",
+        "bridge": "old0",
+        "ipMasq": True,
+        "isGateway": True,
+        "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]},
+    }
+
+    def call(verb: str, config: dict[str, Any] = config, **options: Any) -> Any:
+        return run_plugin("bridge", verb, config, netns=red, variables=variables, **options)
+
+    def made() -> list[str]:
+        return lines(host, "nat", "10.77.0.")
+
+    call("STATUS").succeeded()
+    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
+    assert not made()
+    config["prevResult"] = call("ADD").result()
+    assert made()
+    call("CHECK").succeeded()
+    call("GC", nobody(config)).succeeded()
+    assert not made()
+    call("DEL").succeeded()
