@@ -32,7 +32,8 @@ def write(name: str, value: str) -> None:
     """Set the value. Idempotent. Raises CniError 102 naming key and cause."""
     path = path_of(name)
     try:
-        write_setting(path, value.encode())
+        # The kernel passes over what has no bytes.
+        write_setting(path, value.encode() or b"\n")
     except OSError as error:
         cause = posix.strerror(error.errno or 0)
         raise CniError(KERNEL, f"cannot set sysctl net/{name} to {value}: {cause}") from error

@@ -136,13 +136,15 @@ def test_tuning_s_backup(tmp_path: pathlib.Path) -> None:
     root = tmp_path / "tuning"
     root.mkdir()
     path = str(root / "c1_eth0.json")
-    script = f"from cni_tuning import backup\nbackup.save({path!r}, {{'mtu': 1500}}, 'net')\n"
+    script = (
+        f"from cni_tuning import backup\nbackup.save({path!r}, {{'mtu': 1500}}, 'net', 'c1')\n"
+    )
     seen = []
     for folders, files in after_power_losses(root, script):
         power.restore(root, folders, files)
         seen.append(backup.load(path))
         assert pathlib.Path(path).exists() == bool(seen[-1]), "an unreadable backup"
-        backup.save(path, {"mtu": 1400}, "net")
+        backup.save(path, {"mtu": 1400}, "net", "c1")
         assert backup.load(path)["mtu"] == seen[-1].get("mtu", 1400)
         backup.remove(path)
         assert not pathlib.Path(path).exists()

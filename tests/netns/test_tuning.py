@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from libcni.skel import main
 from tests.rig.host import Host, Netns
-from tests.rig.plugins import GO_BIN_DIR, Runner
+from tests.rig.killed import killed_at
+from tests.rig.plugins import GO_BIN_DIR, Runner, environment
 
 DATA = pathlib.Path("/run/cni/tuning")
 FILE = DATA / "container-1_eth0.json"
@@ -529,6 +533,83 @@ def test_an_add_that_fails_after_another(container: Netns, run_plugin: Runner) -
     bad = config(container, sysctl={"net.core.somaxconn": "many"})
     run_plugin("tuning", "ADD", bad, netns=container).failed(102, "somaxconn")
     assert sysctl(container, "core/somaxconn") == before
+
+
+PORTS = "ipv4/ip_local_reserved_ports"
+
+
+@pytest.mark.parametrize("before", ["", "77"])
+def test_a_value_in_other_words(container: Netns, run_plugin: Runner, before: str) -> None:
+    """The kernel sorts ports, and shows ranges of them; without any it shows nothing."""
+    container.run("sysctl", "-w", f"net.ipv4.ip_local_reserved_ports={before}")
+    document = config(container, sysctl={"net.ipv4.ip_local_reserved_ports": "1001,1000"})
+    run_plugin("tuning", "ADD", document, netns=container).result()
+    assert sysctl(container, PORTS) == "1000-1001"
+    run_plugin("tuning", "CHECK", document, netns=container).succeeded()
+    other = config(container, sysctl={"net.ipv4.ip_local_reserved_ports": "1001"})
+    run_plugin("tuning", "CHECK", other, netns=container).failed(103, "1000-1001")
+    container.run("sysctl", "-w", "net.ipv4.ip_local_reserved_ports=5")
+    run_plugin("tuning", "CHECK", document, netns=container).failed(103, "found 5")
+    container.run("sysctl", "-w", "net.ipv4.ip_local_reserved_ports=1000-1001")
+    detach(run_plugin, container, "eth0")
+    assert sysctl(container, PORTS) == before
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_refused_sysctl_takes_those_before_it_back(
+    container: Netns, run_plugin: Runner, attached: bool
+) -> None:
+    """Also where the kernel shows them in other words."""
+    container.run("sysctl", "-w", "net.ipv4.ip_local_reserved_ports=77")
+    values = {"net.ipv4.ip_local_reserved_ports": "1001,1000", "net.core.somaxconn": "many"}
+    if attached:
+        attach(run_plugin, container, "eth1", "100", name="other")
+    document = config(container, sysctl=values)
+    run_plugin("tuning", "ADD", document, netns=container).failed(102, "somaxconn")
+    assert sysctl(container, PORTS) == "77"
+    if attached:
+        detach(run_plugin, container, "eth1", name="other")
+
+
+def test_killed_at_any_moment(container: Netns, run_plugin: Runner) -> None:
+    """DEL puts back what ADD had written by then, in whatever words the kernel shows it."""
+    container.run("sysctl", "-w", "net.ipv4.ip_local_reserved_ports=77")
+    values = {"net.ipv4.ip_local_reserved_ports": "1001,1000", "net.core.somaxconn": "100"}
+    before = sysctl(container, "core/somaxconn")
+    document = json.dumps(config(container, sysctl=values)).encode()
+    variables = environment("ADD", "/", container, "container-1", "eth0")
+
+    def attempt() -> None:
+        null = os.open("/dev/null", os.O_WRONLY)
+        os.dup2(null, 1)
+        os.environ.update(variables)
+        reader, writer = os.pipe()
+        os.write(writer, document)
+        os.close(writer)
+        os.dup2(reader, 0)
+        main.run("tuning")
+
+    step = 0
+    while killed_at(step, attempt):
+        detach(run_plugin, container, "eth0")
+        assert sysctl(container, PORTS) == "77", step
+        assert sysctl(container, "core/somaxconn") == before, step
+        assert not DATA.exists() or not list(DATA.iterdir())
+        step += 1
+    assert step > 20
+    detach(run_plugin, container, "eth0")
+
+
+def test_two_that_go_at_once(container: Netns, run_plugin: Runner) -> None:
+    """Neither writes the other's file again, and the value from before all comes back."""
+    before = sysctl(container, "core/somaxconn")
+    for _ in range(10):
+        for number in range(4):
+            attach(run_plugin, container, f"eth{number}", f"{100 + number}")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda n: detach(run_plugin, container, f"eth{n}"), range(4)))
+        assert not list(DATA.iterdir())
+        assert sysctl(container, "core/somaxconn") == before
 
 
 def test_a_file_of_an_earlier_version(container: Netns, run_plugin: Runner) -> None:

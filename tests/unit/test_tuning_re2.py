@@ -37,6 +37,12 @@ KEY = "net.ipv4.conf.eth0.arp_filter"
         (r"(?i)NET", KEY, True),
         (r"\d", "٣", False),
         (r"[[:x]", ":", True),
+        (r"\156\0145\x74\.", KEY, False),
+        (r"\156\x65\x74\.", KEY, True),
+        (r"[\156]et\b", KEY, True),
+        (r"(?P<first>n)(?<second>e)(?:t)(?s:.)", KEY, True),
+        (r"ne+?t}+", "net}}", True),
+        (r"n{1}?e{1,}?t{1,2}", KEY, True),
     ],
 )
 def test_what_matches(expression: str, text: str, expected: bool) -> None:
@@ -59,6 +65,23 @@ def test_what_matches(expression: str, text: str, expected: bool) -> None:
         (r"\x{110000}", "\\x{"),
         ("\\", "escape"),
         ("a{99999999999}", "large"),
+        # Python's alone.
+        ("net(?!b)", "(?!"),
+        ("net(?=.)", "(?="),
+        ("(?<=n)et", "(?<="),
+        ("(?<!m)et", "(?<!"),
+        ("(?>net)", "(?>"),
+        ("(?#what)net", "(?#"),
+        ("(?x)n e t", "(?x)"),
+        ("(?P<a>t)(?P=a)?", "(?P="),
+        (r"(t)\1?", "\\1"),
+        ("te*+", "repetition"),
+        ("te{1,2}+", "repetition"),
+        (r"arp_filter\Z", "\\Z"),
+        (r"\u006eet", "\\u"),
+        (r"\N{LATIN SMALL LETTER N}et", "\\N"),
+        (r"[\Qn]\E]et", "\\Q"),
+        (r"[\bn]et", "\\b in a class"),
     ],
 )
 def test_what_is_not_understood(expression: str, words: str) -> None:

@@ -34,16 +34,17 @@ def add(request: Request) -> Result:
     # Sysctls need none: a device of a user-space driver has no interface in the namespace.
     found = _find_link(request, namespace) if config.has_link_changes else None
     noted = interface.before(config, found[1]) if found else {}
-    if config.sysctls:
-        noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
-    path = backup.path_of(data_directory(request.config), request.attachment)
-    request.undo.push(restore, request, path)
-    kept = {name: config.sysctls[name] for name in noted.get("sysctl", ())}
-    backup.save(path, noted, request.network, request.container_id, kept)
-    if config.sysctls:
-        shown = interface.write_sysctls(namespace, config.sysctls)
-        if shown:
-            backup.save(path, {}, request.network, request.container_id, shown)
+    directory = data_directory(request.config)
+    path = backup.path_of(directory, request.attachment)
+    backup.ensure_place(directory)
+    with backup.BackupsLock(directory):
+        if config.sysctls:
+            noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
+        request.undo.push(restore, request, path)
+        backup.save(path, noted, request.network, request.container_id)
+        if config.sysctls:
+            written = interface.write_sysctls(namespace, config.sysctls)
+            backup.settle(path, {name: written[name] for name in noted["sysctl"]})
     if found:
         interface.apply(*found, config)
     for entry in result.interfaces:

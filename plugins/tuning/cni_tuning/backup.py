@@ -6,8 +6,9 @@
                                                "container": …, "written": {…}, "since": …}
 
 Name and keys are Go's, which passes over those from "sysctl" on: either side's DEL can use the
-other's. written: by sysctl, all values that ADD has set, the last one last. since: seconds of
-the monotonic clock at the first ADD; which of a container's attachments was first.
+other's. written: by sysctl, the value that ADD has set, as it is configured and, last, as the
+kernel shows it; not there while ADD is at it. since: seconds of the monotonic clock at the first
+ADD; which of a container's attachments was first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from time import monotonic
 
 from cni_tuning.config import path_of as path_in_net
 from libcni.attachment import Attachment
-from libcni.fs import ensure_directory, io_error, read_file, remove_file, write_atomic
+from libcni.fs import Lock, ensure_directory, io_error, read_file, remove_file, write_atomic
 from libcni.skel.env import check_ifname, is_identifier
 from libcni.types.errors import CniError
 
@@ -31,6 +32,36 @@ _SUFFIX = ".json"
 def path_of(directory: str, attachment: Attachment) -> str:
     """The file of an attachment."""
     return f"{directory}/{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
+
+
+class BackupsLock(Lock):
+    """`with BackupsLock(directory):` no other plugin reads or changes backups, which is there.
+
+    A container's attachments read and change each other's. Raises CniError 11 when another holds
+    it for longer than `fs.LOCK_TIMEOUT`, CniError 5.
+    """
+
+    __slots__ = ()
+
+    def _open(self) -> int:
+        return posix.open(self.path, posix.O_RDONLY | posix.O_CLOEXEC)
+
+
+def ensure_place(directory: str) -> None:
+    """Make the directory. Idempotent. Raises CniError 5."""
+    try:
+        ensure_directory(directory)
+    except OSError as error:
+        raise io_error(error, "make directory", directory) from None
+
+
+def is_there(directory: str) -> bool:
+    """Whether there are backups; False for a file in the directory's place."""
+    try:
+        posix.stat(f"{directory}/")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def load(path: str) -> dict[str, Any]:
@@ -67,7 +98,8 @@ def sysctls_of(noted: dict[str, Any]) -> dict[str, str]:
 
 
 def written_of(noted: dict[str, Any]) -> dict[str, list[str]]:
-    """By sysctl, the values that ADD has set, the last one last; of an older backup none."""
+    """By sysctl, what ADD has set it to, in the words of the configuration and, last, of the
+    kernel; none of an older backup, or while ADD is at it."""
     written = noted.get("written")
     if not isinstance(written, dict):
         return {}
@@ -84,38 +116,38 @@ def since(noted: dict[str, Any]) -> float:
     return found if isinstance(found, int | float) else 0
 
 
-def save(
-    path: str,
-    before: dict[str, Any],
-    network: str,
-    container_id: str = "",
-    sysctls: dict[str, str] | None = None,
-) -> None:
+def save(path: str, before: dict[str, Any], network: str, container_id: str) -> None:
     """Note what there is before anything changes. Raises CniError 5.
 
-    What an earlier ADD noted stays: that was before any change of ours. sysctls: what they are
-    going to be.
+    What an earlier ADD noted stays: that was before any change of ours. What sysctls are set to
+    is for `settle` to say; until then whatever they are is of ADD's making.
     """
     earlier = load(path)
     document = {**before, **earlier, "network": network}
-    if sysctls:
-        document["sysctl"] = {**before.get("sysctl", {}), **sysctls_of(earlier)}
+    if "sysctl" in before:
+        document["sysctl"] = {**before["sysctl"], **sysctls_of(earlier)}
         document["container"] = container_id
         document.setdefault("since", monotonic())
-        written = document["written"] = written_of(earlier)
-        for name, value in sysctls.items():
-            others = [other for other in written.get(name, ()) if other != value]
-            written[name] = [*others, value]
+        document["written"] = {
+            name: values
+            for name, values in written_of(earlier).items()
+            if name not in before["sysctl"]
+        }
+    replace(path, document)
+
+
+def settle(path: str, written: dict[str, list[str]]) -> None:
+    """Note what ADD has set sysctls to; see `written_of`. Raises CniError 5."""
+    document = load(path)
+    document["written"] = {**written_of(document), **written}
     replace(path, document)
 
 
 def replace(path: str, document: dict[str, Any]) -> None:
-    """Write a backup whole. Raises CniError 5."""
+    """Write a backup whole, into a directory that is there. Raises CniError 5."""
     from libcni.jsontext import dumps
 
-    directory = path.rpartition("/")[0]
     try:
-        ensure_directory(directory)
         write_atomic(path, dumps(document).encode())
     except OSError as error:
         raise io_error(error, "write", path) from None
@@ -129,6 +161,14 @@ def remove(path: str) -> None:
         return
     except OSError as error:
         raise io_error(error, "remove", path) from None
+
+
+def sweep(directory: str) -> None:
+    """Remove what writers left that were killed; others wait for the lock. Raises CniError 5."""
+    for name in posix.listdir(directory):
+        stem, _, end = name.rpartition(f"{_SUFFIX}.")
+        if stem and end.endswith(".tmp") and end[:-4].isdecimal():
+            remove(f"{directory}/{name}")
 
 
 def stale(directory: str, network: str, valid: set[tuple[str, str]]) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DEL: everything as it was before ADD, sysctls too, where the interface is still there.
+"""DEL: everything as it was before ADD: the interface, if it is still there, and sysctls.
 
 A sysctl that has been changed since, and not by us, is not ours any more.
 """
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def delete(request: Request) -> None:
     """Restore and forget. Idempotent; needs nothing but the attachment's identity.
 
-    Without the namespace, or the interface in it, there is nothing to restore. Raises CniError
-    when something could not be restored; it is tried again by the next DEL.
+    Without the namespace there is nothing to restore, without the interface in it those sysctls
+    that are not the interface's. Raises CniError when something could not be restored; it is
+    tried again by the next DEL.
     """
     restore(request, backup.path_of(data_directory(request.config), request.attachment))
 
@@ -28,6 +29,14 @@ def restore(request: Request, path: str) -> None:
 
     Raises the first CniError after trying everything; then the backup stays.
     """
+    directory = path.rpartition("/")[0]
+    if backup.is_there(directory):
+        with backup.BackupsLock(directory):
+            _restore(request, path)
+            backup.sweep(directory)
+
+
+def _restore(request: Request, path: str) -> None:
     noted = backup.load(path)
     sysctls = backup.sysctls_of(noted)
     heirs = inheritance.find_heirs(path, request.container_id) if sysctls else []

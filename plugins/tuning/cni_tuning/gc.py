@@ -17,9 +17,14 @@ def gc(request: Request) -> None:
     Raises CniError 7 without acting when the list of valid attachments is missing, CniError 5.
     """
     valid = request.valid_attachments()
-    for path in backup.stale(data_directory(request.config), request.network, valid):
-        noted = backup.load(path)
-        container_id = noted.get("container")
-        if isinstance(container_id, str):
-            inheritance.hand_on(noted, inheritance.find_heirs(path, container_id))
-        backup.remove(path)
+    directory = data_directory(request.config)
+    if not backup.is_there(directory):
+        return
+    with backup.BackupsLock(directory):
+        for path in backup.stale(directory, request.network, valid):
+            noted = backup.load(path)
+            container_id = noted.get("container")
+            if isinstance(container_id, str):
+                inheritance.hand_on(noted, inheritance.find_heirs(path, container_id))
+            backup.remove(path)
+        backup.sweep(directory)

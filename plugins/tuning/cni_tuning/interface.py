@@ -48,17 +48,19 @@ def read_sysctls(namespace: Namespace, names: list[str]) -> dict[str, str]:
     return found
 
 
-def write_sysctls(namespace: Namespace, values: dict[str, str]) -> dict[str, str]:
-    """Set values by name, in order; returns those that the kernel shows in other words.
+def write_sysctls(namespace: Namespace, values: dict[str, str]) -> dict[str, list[str]]:
+    """Set values by name, in order; returns them, each with the kernel's words if it has others.
 
     Raises CniError 102 for the first that is refused.
     """
-    shown = {}
+    written = {}
     with Inside(namespace):
         for name, value in values.items():
-            if sysctl.write_if_differs(name, value) and not _is_one_of(name, [value]):
-                shown[name] = sysctl.read(name)
-    return shown
+            sysctl.write_if_differs(name, value)
+            written[name] = [value]
+            if not _is_one_of(name, [value]):
+                written[name].append(sysctl.read(name))
+    return written
 
 
 def restore_sysctls(
@@ -69,7 +71,7 @@ def restore_sysctls(
 ) -> None:
     """Set values by name; one that is refused keeps no other from being set.
 
-    written: by name, the values that ADD has set; another one is somebody else's, and stays.
+    written: by name, what ADD has set it to; another value is somebody else's, and stays.
     """
     with Inside(namespace):
         for name, value in values.items():

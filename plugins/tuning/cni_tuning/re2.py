@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Regular expressions of the allow-list: RE2's, as Go's plugin reads them, in Python's words.
 
-Where both read an expression alike it stays as it is. Not understood: Unicode classes such as
-\\pL, and flags amid an expression.
+Where both read an expression alike it stays as it is. What only Python understands is refused,
+as Go does. Not understood either: Unicode classes such as \\pL, and flags amid an expression.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ _CLASSES = {
     "xdigit": "09AFaf",
 }
 _LAST = 0x10FFFF
+#: Letters that mean something after a backslash, here and in a class.
+_ESCAPES, _ESCAPES_IN_CLASS = "AabBdDfnrsStvwWz", "adDfnrsStvwW"
+#: What RE2 does not have of what begins with "(?".
+_GROUPS = ("=", "!", "<=", "<!", "#", "(", ">", "P=", "P>")
 
 
 def matches(expression: str, text: str) -> bool:
@@ -51,12 +55,19 @@ def matches(expression: str, text: str) -> bool:
 def _translate(expression: str) -> str:
     parts = []
     position = 0
+    repeats = False
     while position < len(expression):
         character = expression[position]
+        if character == "+" and repeats:
+            raise ValueError(f"invalid nested repetition at {expression[position:]!r}")
+        # A lazy one's "?" is none itself.
+        repeats = (character in "*+?" and not repeats) or _ends_count(expression, position)
         if character == "\\":
             part, position = _escape(expression, position)
         elif character == "[":
             part, position = _bracket(expression, position)
+        elif expression.startswith("(?", position):
+            part, position = _group(expression, position), position + 2
         else:
             # "{,5}" is text in RE2, and a repetition in Python.
             is_text = expression.startswith("{,", position)
@@ -65,10 +76,30 @@ def _translate(expression: str) -> str:
     return "".join(parts)
 
 
-def _escape(expression: str, start: int) -> tuple[str, int]:
+def _group(expression: str, start: int) -> str:
+    """What stands for the "(?" at `start`."""
+    inside = expression[start + 2 :]
+    if inside.startswith("<") and not inside.startswith(_GROUPS):
+        return "(?P"
+    flags = inside.partition(")")[0].partition(":")[0]
+    if inside.startswith(_GROUPS) or (inside[:2] != "P<" and flags.strip("imsU-")):
+        raise ValueError(f"RE2 has no {expression[start : start + 4]!r}")
+    return "(?"
+
+
+def _ends_count(expression: str, position: int) -> bool:
+    """True for the last character of a repetition such as {2} or {2,5}."""
+    if expression[position] != "}":
+        return False
+    start = expression.rfind("{", 0, position)
+    least, _, most = expression[start + 1 : position].partition(",")
+    return start >= 0 and least.isdecimal() and (not most or most.isdecimal())
+
+
+def _escape(expression: str, start: int, letters: str = _ESCAPES) -> tuple[str, int]:
     """What stands for the backslash at `start` and what belongs to it, and where that ends."""
     kind = expression[start + 1 : start + 2]
-    if kind == "Q":
+    if kind == "Q" and letters == _ESCAPES:
         text, _, _ = expression[start + 2 :].partition("\\E")
         return _literally(text), start + 2 + len(text) + 2
     if kind == "z":
@@ -82,6 +113,15 @@ def _escape(expression: str, start: int) -> tuple[str, int]:
         except (ValueError, OverflowError):
             raise ValueError("\\x{ begins no character") from None
         return _literally(code), end + 1
+    if kind in tuple("01234567"):
+        digits = expression[start + 1 : start + 4]
+        while digits.strip("01234567"):
+            digits = digits[:-1]
+        if len(digits) == 1 and kind != "0":
+            raise ValueError(f"RE2 has no \\{kind}")
+        return _literally(chr(int(digits, 8))), start + 1 + len(digits)
+    if kind.isalnum() and kind not in (*letters, "x"):
+        raise ValueError(f"RE2 has no \\{kind}{' in a class' if kind in _ESCAPES else ''}")
     return expression[start : start + 2], start + 2
 
 
@@ -105,7 +145,7 @@ def _bracket(expression: str, start: int) -> tuple[str, int]:
         if expression.startswith("[:", position) and end >= 0:
             part, position = _named(expression[position + 2 : end]), end + 2
         elif character == "\\":
-            part, position = _escape(expression, position)
+            part, position = _escape(expression, position, _ESCAPES_IN_CLASS)
         else:
             # Python warns that one day these may begin a set in a set, or part two.
             part, position = f"\\{character}" if character in "[]&~|" else character, position + 1
