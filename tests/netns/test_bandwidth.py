@@ -343,6 +343,18 @@ def test_delete_without_the_path_of_the_namespace(pod: Pod, number: int) -> None
     assert set(pod.qdiscs(name)) == {"noqueue"}
 
 
+def test_delete_leaves_who_has_the_namespace_now(pod: Pod) -> None:
+    """A late DEL of a container that is gone, whose path of the namespace another one has."""
+    other = Attachment("pods", "container-2", "eth0")
+    pod.call("ADD", pod.config(**BOTH), container_id="container-2").result()
+    pod.host.run("ip", "link", "set", "hostend", "alias", other.alias)
+    bare = {"cniVersion": "1.0.0", "name": "pods", "type": "bandwidth"}
+    pod.call("DEL", bare).succeeded()
+    assert {"tbf", "ingress"} <= set(pod.qdiscs("hostend"))
+    pod.call("DEL", bare, container_id="container-2").succeeded()
+    assert set(pod.qdiscs("hostend")) == {"noqueue"}
+
+
 @pytest.mark.parametrize("missing", ["prevResult", "namespace", "path", "configuration"])
 def test_delete_with_what_is_left(pod: Pod, missing: str) -> None:
     config = pod.config(**BOTH)

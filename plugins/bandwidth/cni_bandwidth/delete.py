@@ -12,6 +12,7 @@ from errno import EOPNOTSUPP
 from cni_bandwidth.ifb import find_ifbs
 from cni_bandwidth.pair import host_end_or_none
 from cni_bandwidth.qdisc import remove_bucket, remove_redirection
+from libcni.attachment import is_mark
 from libcni.attempts import Attempts
 from libcni.interface.removal import find_host_ends, remove_links
 from libcni.netlink.socket import NetlinkError, Socket
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 def delete(request: Request) -> None:
     """Remove the attachment's device, ours or Go's, and its qdiscs. Idempotent.
 
-    All is found by the attachment's identity alone, a veth that is not one of ours by the
-    namespace; the device goes whatever becomes of the qdiscs. Raises CniError.
+    All is found by the attachment's identity alone, a veth that is not one of ours, of whichever
+    attachment, by the namespace; the device goes whatever becomes of the qdiscs. Raises CniError.
     """
     sock = Socket()
     devices = find_ifbs(sock, request.attachment)
@@ -43,13 +44,19 @@ def _remove_devices(sock: Socket, devices: list[Link]) -> None:
         removal.finish()
 
 
+def _is_anothers(host: Link, request: Request) -> bool:
+    return is_mark(host.alias) and host.alias != request.attachment.alias
+
+
 def _remove_qdiscs(sock: Socket, request: Request, devices: list[Link]) -> None:
     """From the host's end: the bucket, and the way to `devices`."""
     # By its name it is found without the namespace, and sooner.
     hosts = find_host_ends(sock, request.attachment)
     if not hosts:
         host = host_end_or_none(sock, request)
-        hosts = [] if host is None else [host]
+        # Another container may be in that namespace by now.
+        if host is not None and not _is_anothers(host, request):
+            hosts = [host]
     try:
         for host in hosts:
             remove_bucket(sock, host)
