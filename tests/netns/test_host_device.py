@@ -238,9 +238,10 @@ def test_somebody_changed_the_alias(pod: Pod, alias: str, by: str) -> None:
 @pytest.mark.parametrize(
     ("by", "alias", "name"),
     [
-        ("device", "foo", "dev0"),
+        ("device", "foo", "foo"),  # as with Go
+        ("device", "no/name", "dev0"),
         ("device", "", "dev0"),
-        ("hwaddr", "foo", "foo"),  # all that there is to go by
+        ("hwaddr", "foo", "foo"),
         ("hwaddr", "", "eth0"),
     ],
 )
@@ -274,6 +275,22 @@ def test_a_device_without_a_record_of_its_name(pod: Pod, by: str) -> None:
         if name != "dev0":
             pod.host.run("ip", "link", "set", name, "name", "dev0")
         pod.is_back()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_configuration_was_edited_after_go_moved_it(
+    host: Host, pod: Pod, exists: bool
+) -> None:
+    """What Go wrote down counts."""
+    pod.config = changed(cniVersion="1.0.0", ipam=None)
+    pod.add(bin_dir=GO_BIN_DIR, path=GO_BIN_DIR)
+    known = {**pod.known, "device": "dev1"}
+    if exists:
+        host.run("ip", "link", "add", "dev1", "type", "bridge")
+    pod.call("DEL", known).succeeded()
+    pod.is_back()
+    if exists:
+        host.run("ip", "link", "delete", "dev1")
 
 
 BREAKAGES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -353,6 +370,20 @@ def test_a_device_that_came_back_by_itself(host: Host, pod: Pod, verb: str) -> N
         pod.call("GC", {**CONFIG, "cni.dev/valid-attachments": []}).succeeded()
     else:
         pod.call("DEL", netns="").succeeded()
+    pod.is_back()
+
+
+def test_a_device_that_came_back_by_itself_and_is_taken_again(host: Host, pod: Pod) -> None:
+    """Before the DEL of who had it: it has its own name again when both have gone."""
+    pod.config = changed(device=None, hwaddr=MAC)
+    pod.add()
+    returned(host, pod)
+    pod.netns = host.netns()
+    second: dict[str, Any] = {"container_id": "second", "netns": pod.netns}
+    pod.call("ADD", **second).result()
+    pod.call("DEL", netns="").succeeded()
+    assert "eth0" in pod.netns.link_names()
+    pod.call("DEL", **second).succeeded()
     pod.is_back()
 
 

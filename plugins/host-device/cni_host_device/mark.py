@@ -95,21 +95,34 @@ def is_marked(sock: Socket, link: Link) -> bool:
     return bool(marks_of(sock.request(get_link(index=link.index))[0]))
 
 
+def recorded_name(sock: Socket, link: Link) -> str:
+    """What the record of an attachment, whichever, says that it is called; "" without one."""
+    names = [mark[_LENGTH + 1 :] for mark in marks_of(sock.request(get_link(index=link.index))[0])]
+    return next(filter(None, names), "")
+
+
 def original_name(sock: Socket, link: Link, mark: str, device: object = "") -> str:
     """What a device is called on the host; "" when nothing says so. Raises NetlinkError.
 
     device: what the configuration calls it, which may be an alternative name. A kernel without
-    those has no record, and Go's plugin makes none: then it is `device`, or else the alias.
+    those has no record, and Go's plugin makes none: then it is the alias, as with Go, or `device`
+    where that is none or no name.
     """
     start = f"{mark}-"
     for record in marks_of(sock.request(get_link(index=link.index))[0]):
         if record.startswith(start):
             return record[len(start) :]
-    if not isinstance(device, str) or not 0 < len(device.encode()) <= _NAME_MAX:
+    if _may_be_name(link.alias) or not isinstance(device, str) or not _may_be_name(device):
         return link.alias
     other = find_link(sock, device)
     is_alternative = other is not None and other.index == link.index and link.name != device
     return link.alias if is_alternative else device
+
+
+def _may_be_name(text: str) -> bool:
+    """True if an interface can be called so (net/core/dev.c, dev_valid_name)."""
+    fits = 0 < len(text.encode()) <= _NAME_MAX and text not in (".", "..")
+    return fits and not any(c in "/:" or c.isspace() for c in text)
 
 
 def clear_marks(sock: Socket, index: int) -> None:

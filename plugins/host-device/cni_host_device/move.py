@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from errno import EEXIST
 
-from cni_host_device.mark import UNSUPPORTED, clear_marks, find_marked, mark_of, new_marks
+from cni_host_device.mark import (
+    UNSUPPORTED,
+    clear_marks,
+    find_marked,
+    mark_of,
+    new_marks,
+    recorded_name,
+)
 from libcni.interface.sole import temporary_name
 from libcni.netlink.addr import IFA_F_PERMANENT, Address, dump_addresses, new_address
 from libcni.netlink.link import Link, find_link, set_link
@@ -36,7 +43,19 @@ def move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Lin
         here = find_link(sock, index=device.index)
         if here is None or here.mac != device.mac:
             return None
+        if not request.config.get("device"):
+            here = _with_its_name(sock, here)
         return _move_in(sock, inside, request, here)
+
+
+def _with_its_name(sock: Socket, device: Link) -> Link:
+    """A device that came to the host with the end of a container's namespace, and has not been
+    given its name back by a DEL, gets it now, as far as it is free."""
+    name = recorded_name(sock, device)
+    if name in ("", device.name) or find_link(sock, name) is not None:
+        return device
+    restore(sock, device, name)
+    return find_link(sock, index=device.index) or device
 
 
 def _move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link:
