@@ -26,14 +26,18 @@ def require_writable(directory: str, key: str) -> None:
             failure = io_error(error, "use", directory)
             raise CniError(PLUGIN_NOT_AVAILABLE, f"{key}: {failure.msg}") from None
     system = posix.statvfs(place)
+    # Root may use what file systems keep back for it.
+    is_root = posix.geteuid() == 0
+    blocks = system.f_bfree if is_root else system.f_bavail
+    inodes = system.f_ffree if is_root else system.f_favail
     reason = ""
     if system.f_flag & posix.ST_RDONLY:
         reason = "Read-only file system"
     elif not posix.access(place, posix.W_OK | posix.X_OK):
         reason = "Permission denied"
-    elif system.f_blocks and not system.f_bavail:
+    elif system.f_blocks and not blocks:
         reason = "No space left on device"
-    elif system.f_files and not system.f_favail:
+    elif system.f_files and not inodes:
         reason = "No space left on device (inodes)"
     if reason:
         raise CniError(PLUGIN_NOT_AVAILABLE, f"{key}: cannot write {place}: {reason}")

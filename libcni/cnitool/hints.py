@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -120,14 +121,24 @@ def _about_attachments(options: dict[str, Any]) -> list[str]:
     for one in attached:
         if _is_configuration_of(network, one.config):
             source = cache.results / "-".join((network, one.container_id, one.if_name))
-            target = f"{settings.configuration_directory()}/{network}.conflist"
+            directory = settings.configuration_directory()
+            target = _free_file(directory, network)
             words = shlex.join(["jq", "-r", ".config", str(source)])
+            if not os.path.isdir(directory):
+                words = f"{shlex.join(['mkdir', '-p', directory])} && {words}"
             found.append(
                 "the cache has it as it was at the ADD: "
                 f"{words} | base64 -d >{shlex.quote(target)}"
             )
             break
     return found
+
+
+def _free_file(directory: str, network: str) -> str:
+    """Where a list of the network can be put: another one may have its name, with another name."""
+    names = itertools.chain([network], (f"{network}-{number}" for number in itertools.count(2)))
+    paths = (f"{directory}/{name}.conflist" for name in names)
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def _is_configuration_of(network: str, config: bytes) -> bool:

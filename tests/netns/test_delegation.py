@@ -304,7 +304,7 @@ def test_a_foreign_delegate_is_called_as_the_runtime_called_us(
     assert {key: value for key, value in given.items() if key != "PWD"} == expected
     # 10 and 11 are the shell's own: its script, and stdout while it is redirected.
     assert set(seen(tmp_path, "descriptors")[0].split()) <= {"0", "1", "2", "10", "11"}
-    # The C library's posix_spawn ignores 32 and 33, which are its own; `nohup make test` ignores 1.
+    # 32 and 33 are the C library's own, which posix_spawn ignores; 1 is ignored under nohup.
     ours = 0x7FFF_FFFE if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else 0x7FFF_FFFF
     for line in seen(tmp_path, "signals")[0].splitlines():
         assert int(line.split()[1], 16) & ours == 0, "signals blocked or ignored"

@@ -367,5 +367,11 @@ def test_status(pod: Callable[..., Pod]) -> None:
     lone: dict[str, Any] = {"type": "static", "addresses": [{"address": "10.72.1.9/24"}]}
     pod(changed(ipam=lone)).call("ADD").failed(104, "no gateway")
     pod(changed(ipam=lone)).call("STATUS").failed(50, "ipam.addresses[0] has no gateway")
+    # What takes the place of the configured ones, and one of which gives it its gateway.
+    two = {"type": "static", "addresses": [*lone["addresses"], {"address": "10.73.1.9/24"}]}
+    two["addresses"][1]["gateway"] = "10.73.1.1"
+    asked = changed(ipam=two, args={"cni": {"ips": ["10.73.1.5/24"]}})
+    pod(asked).call("STATUS").succeeded()
+    pod(asked).add().call("DEL").succeeded()
     lone["addresses"][0]["gateway"] = "10.72.1.1"
     pod(changed(ipam=lone)).call("STATUS").succeeded()

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -396,6 +397,23 @@ def test_a_plugin_of_ours_that_has_undone_its_add_has_left_nothing(
         removal = f"to remove what may be left of it: cnitool del net {NETNS}"
         assert (removal in desk.err) == (is_left or not ours)
         assert "no buffers" in desk.err
+
+
+def test_the_way_back_spares_what_is_there(desk: Desk) -> None:
+    """The file of another network, as when this one was renamed in it."""
+    file = desk.network()
+    assert desk.run("add", "net", NETNS) == 0
+    file.unlink()
+    for name in ("net", "net-2"):
+        (desk.net_d / f"{name}.conflist").write_text(
+            json.dumps({"cniVersion": "1.0.0", "name": f"{name}-b", "plugins": [{"type": "x"}]})
+        )
+    assert desk.run("del", "net", NETNS) == 1
+    assert hints(desk)[-1].endswith(f"| base64 -d >{desk.net_d}/net-3.conflist")
+    shutil.rmtree(desk.net_d)
+    assert desk.run("del", "net", NETNS) == 1
+    assert f": mkdir -p {desk.net_d} && jq " in hints(desk)[-1]
+    assert hints(desk)[-1].endswith(f"| base64 -d >{desk.net_d}/net.conflist")
 
 
 @pytest.mark.parametrize("words", [["del", "net", NETNS], ["check", "net", NETNS], ["gc", "net"]])

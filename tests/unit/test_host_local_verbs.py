@@ -964,7 +964,7 @@ def test_full_file_system(small_disk: Any) -> None:
     with pytest.raises(OSError):
         for n in range(30):
             (ipam.store / f"10.1.2.{200 + n}").write_text("go\r\neth0")
-    with pytest.raises(CniError, match=r"dataDir: cannot write .*No space left") as caught:
+    with pytest.raises(CniError, match=r"^ipam.dataDir: cannot write .*No space left") as caught:
         ipam.status()
     assert caught.value.code == 50
     ipam.check("c0")

@@ -143,6 +143,12 @@ def test_small_subnets_have_no_address_to_spare() -> None:
 def test_what_is_asked_for_twice_is_given_once() -> None:
     """A runtime may ask for what is configured."""
     assert ips(request([V4, V6], "IP=10.1.2.3")) == ips(request([V4, V6]))
+    bare = {"address": "10.1.2.3/24"}
+    assert ips(request([bare], "IP=10.1.2.3/24;GATEWAY=10.1.2.1")) == [("10.1.2.3/24", "10.1.2.1")]
+    assert ips(request([V4], "IP=10.1.2.3/24;GATEWAY=10.1.2.254"))[0] == (
+        V4["address"],
+        "10.1.2.1",
+    )
     asked = request([V4], runtime=["10.1.2.9", "10.1.2.9/24"])
     assert ips(asked) == [("10.1.2.9/24", "10.1.2.1")]
 

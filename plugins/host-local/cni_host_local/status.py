@@ -21,7 +21,7 @@ def status(request: Request) -> None:
     Takes no address. Raises CniError 7 for invalid ranges.
     """
     config = load(request)
-    require_writable(config.directory, "dataDir")
+    require_writable(config.directory, "ipam.dataDir")
     store = Store.open(config.directory)
     if store is None:
         packed: list[bytes] = []

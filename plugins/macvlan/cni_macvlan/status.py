@@ -21,12 +21,13 @@ def status(request: Request) -> None:
     Also what the IPAM plugin's STATUS raises.
     """
     config = Config(request)
+    master = None
     if not config.in_container:
         master = require_master(Socket(), config, PLUGIN_NOT_AVAILABLE)
-        if not master.is_up:
-            raise CniError(
-                LIMITED_CONNECTIVITY,
-                f"master {master.name} is down",
-                f"ip link set {master.name} up",
-            )
     inquire(request)
+    if master is not None and not master.is_up:
+        raise CniError(
+            LIMITED_CONNECTIVITY,
+            f"master {master.name} is down",
+            f"ip link set {master.name} up",
+        )

@@ -32,7 +32,9 @@ def _require_gateways(document: dict[str, Any]) -> None:
     """Raise CniError 50 for an address of static that has no gateway. Leniently: what is wrong
     with the IPAM's keys is for its own STATUS to say."""
     ipam = document.get("ipam") or {}
-    if ipam.get("type") != "static" or (document.get("capabilities") or {}).get("ips"):
+    asked = ((document.get("args") or {}).get("cni") or {}).get("ips")
+    # Which take the place of the configured ones.
+    if ipam.get("type") != "static" or asked or (document.get("capabilities") or {}).get("ips"):
         return
     for index, one in enumerate(ipam.get("addresses") or ()):
         if not one.get("gateway"):

@@ -48,7 +48,8 @@ def addresses_of(request: Request) -> list[IPConfig]:
     # Asked for twice, or what is configured anyway, is asked for once.
     unique: dict[str, IPConfig] = {}
     for ip in found:
-        unique.setdefault(ip.address, ip)
+        first = unique.setdefault(ip.address, ip)
+        first.gateway = first.gateway or ip.gateway
     found = list(unique.values())
     if request.version in ("0.1.0", "0.2.0"):
         for version6 in (False, True):
