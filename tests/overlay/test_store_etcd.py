@@ -456,7 +456,7 @@ def test_a_server_that_comes_back_without_its_data(etcd: EtcdServer) -> None:
     """Its revisions begin anew: a listing says what there is, and events follow."""
 
     async def scenario(store: EtcdStore) -> None:
-        mine = await store.publish(offer(1))
+        mine = await store.publish(offer(1, "", "10.244.1.0/24"))
         async with watching(store) as following:
             assert isinstance(await following(), Listing)
             etcd.stop()
@@ -481,7 +481,7 @@ def test_a_server_that_comes_back_without_its_data(etcd: EtcdServer) -> None:
 
 def test_a_dead_endpoint_is_passed_over(etcd: EtcdServer) -> None:
     async def scenario(store: EtcdStore) -> None:
-        await store.publish(offer(1))
+        await store.publish(offer(1, "", "10.244.1.0/24"))
         async with watching(store) as following:
             assert isinstance(await following(), Listing)
             etcd.put(f"{PREFIX}/subnets/10.244.9.0-24", entry(9))
