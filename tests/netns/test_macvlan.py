@@ -227,7 +227,7 @@ def test_a_master_that_is_down_as_yet(host: Host, pod: Callable[..., Pod], mode:
     host.run("ip", "link", "set", "up0", "down")
     one.call("STATUS").failed(51, "master up0 is down", "ip link set up0 up")
     # Worse than that is what comes first.
-    nowhere = {"type": "host-local", "subnet": "10.73.0.0/24", "dataDir": "/proc/nowhere"}
+    nowhere = {"type": "host-local", "subnet": "10.73.0.0/24", "dataDir": "/dev/null/nowhere"}
     pod(changed(mode=mode, ipam=nowhere)).call("STATUS").failed(50, "ipam.dataDir")
     one.add()
     one.call("CHECK", one.known).succeeded()
