@@ -576,10 +576,7 @@ def test_check_on_a_node_without_ip6tables(
 @pytest.mark.parametrize("policy", ["open", ISOLATED])
 def test_iptables_legacy(host: Host, pods: Any, tmp_path: pathlib.Path, policy: str) -> None:
     """Where that is the system's: every verb, twice, and what Go's plugin made there."""
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tmp_path / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
-    variables = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    variables = of_legacy(tmp_path)
 
     def rules() -> list[str]:
         return [
@@ -686,6 +683,70 @@ def test_policies_of_other_tables(
     host.run("nft", f"add chain {chain} {hook.replace('drop', 'accept')}")
     assert one.call("STATUS", config).succeeded().stderr == ""
     assert one.call("ADD", config).stderr == ""
+    one.call("DEL", config).succeeded()
+
+
+LEGACY_DROPS = ("-P", "FORWARD", "DROP")
+
+
+def of_legacy(directory: pathlib.Path) -> dict[str, str]:
+    """Variables with which iptables-legacy is the system's."""
+    for family in ("iptables", "ip6tables"):
+        for tool in ("", "-save", "-restore"):
+            (directory / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
+    return {"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def test_a_policy_of_iptables_legacy_that_drops(
+    host: Host, pods: Any, tmp_path: pathlib.Path
+) -> None:
+    """Where that is the system's; and it does pass where that is the backend."""
+    variables = of_legacy(tmp_path)
+    one, near = pods(1), pods(2)
+    host.run("iptables-legacy", *LEGACY_DROPS)
+    said = "chain FORWARD of iptables-legacy drops"
+    config = one.config("1.1.0", backend="nftables")
+    for verb in ("STATUS", "ADD"):
+        reply = one.call(verb, config, variables=variables)
+        assert reply.rc == 0 and f"{said} what it does not accept" in reply.stderr
+        assert '"backend": "iptables"' in reply.stderr and "ip6tables" not in reply.stderr
+    assert not one.reaches(near.addresses[0]) and one.reaches(near.addresses[1])
+    host.run("ip6tables-legacy", *LEGACY_DROPS)
+    one.call("STATUS", config, variables=variables).failed(
+        50, said.split(" drops")[0], "ip6tables-l"
+    )
+    lone = {**config, "prevResult": {**config["prevResult"]}}
+    lone["prevResult"]["ips"] = config["prevResult"]["ips"][:1]
+    assert "ip6tables" not in one.call("ADD", lone, variables=variables).stderr
+    one.call("DEL", config).succeeded()
+    config = one.config("1.1.0", backend="iptables")
+    for verb in ("STATUS", "ADD"):
+        reply = one.call(verb, config, variables=variables)
+        assert reply.rc == 0 and f"{said} connections to" in reply.stderr
+        assert "iptables -A CNI-ADMIN -m conntrack --ctstate DNAT" in reply.stderr
+    assert one.reaches(near.addresses[0]) and one.reaches(near.addresses[1])
+    for tool in ("iptables-legacy", "ip6tables-legacy"):
+        host.run(tool, "-A", "CNI-ADMIN", "-m", "conntrack", "--ctstate", "DNAT", "-j", "ACCEPT")
+    for verb in ("STATUS", "ADD"):
+        assert one.call(verb, config, variables=variables).stderr == ""
+    one.call("DEL", config, variables=variables).succeeded()
+
+
+def test_a_policy_of_iptables_legacy_beside_iptables_nft(host: Host, pods: Any) -> None:
+    """Which nothing of ours helps against. Rules of its own may."""
+    one = pods()
+    config = one.config("1.1.0", backend="iptables")
+    for tool in ("iptables-legacy", "ip6tables-legacy"):
+        host.run(tool, *LEGACY_DROPS)
+    said = "chain FORWARD of iptables-legacy drops what it does not accept"
+    one.call("STATUS", config).failed(50, "chain FORWARD of iptables-legacy", "ip6tables-legacy")
+    assert said in one.call("ADD", config).stderr
+    host.run("iptables-legacy", "-A", "FORWARD", "-j", "ACCEPT")
+    assert said in one.call("STATUS", config).succeeded().stderr
+    for tool in ("iptables-legacy", "ip6tables-legacy"):
+        host.run(tool, "-P", "FORWARD", "ACCEPT")
+    for verb in ("STATUS", "ADD"):
+        assert one.call(verb, config).stderr == ""
     one.call("DEL", config).succeeded()
 
 

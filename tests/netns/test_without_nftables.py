@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.netns.portmap_network import Node, mapping, node
-from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, pods
+from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, of_legacy, pods
 from tests.rig import old_kernel
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
@@ -30,10 +30,7 @@ def variables(tmp_path: pathlib.Path) -> dict[str, str]:
     """iptables is iptables-legacy, as it has to be there."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tools / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
-    return {"PATH": f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    return of_legacy(tools)
 
 
 def only(config: dict[str, Any], versions: tuple[int, ...]) -> dict[str, Any]:
