@@ -733,11 +733,12 @@ def test_a_policy_of_iptables_legacy_that_drops(
 
 
 def test_a_policy_of_iptables_legacy_beside_iptables_nft(host: Host, pods: Any) -> None:
-    """Which nothing of ours helps against. Rules of its own may."""
+    """Which nothing of ours helps against, what was left there neither. Rules of its own may."""
     one = pods()
     config = one.config("1.1.0", backend="iptables")
     for tool in ("iptables-legacy", "ip6tables-legacy"):
         host.run(tool, *LEGACY_DROPS)
+        host.run(tool, "-N", "CNI-FORWARD")
     said = "chain FORWARD of iptables-legacy drops what it does not accept"
     one.call("STATUS", config).failed(50, "chain FORWARD of iptables-legacy", "ip6tables-legacy")
     assert said in one.call("ADD", config).stderr

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from libcni.netns_lock import NamespaceLock
 from tests.netns.portmap_network import Node, mapping, node
 from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, of_legacy, pods
-from tests.rig import old_kernel
+from tests.rig import old_kernel, plugins
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
 
@@ -125,6 +126,26 @@ def test_firewall(
         call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
     assert not made()
     call("DEL").succeeded()
+
+
+@pytest.mark.parametrize("kernel", ["old", "new"])
+def test_firewall_that_does_not_get_to_look(
+    host: Host, pods: Any, tmp_path: pathlib.Path, variables: dict[str, str], kernel: str
+) -> None:
+    """What a live container has stays, as far as anybody knows."""
+    one = pods()
+    if kernel == "new":
+        one.run = Runner(plugins.our_bin_dir(tmp_path), host)
+    config = one.config()
+    one.call("ADD", config, variables=variables).result()
+    if kernel == "new":
+        host.run("nft", "delete", "table", "inet", "adder_firewall")
+    before = lines(host, "filter", *one.addresses)
+    assert len(before) == 4
+    with NamespaceLock():
+        one.call("ADD", config, variables=variables).failed(11, "lock")
+    assert lines(host, "filter", *one.addresses) == before
+    one.call("DEL", config, variables=variables).succeeded()
 
 
 def test_bridge(host: Host, netns: Any, run_plugin: Runner, variables: dict[str, str]) -> None:

@@ -28,7 +28,7 @@ _SEES = {
 class Gap:
     """An IP version that the policy does not hold for.
 
-    why: the cause. advice: what to do. is_certain: it concerns whatever a bridge carries here.
+    why: the cause. advice: what to do. is_certain: it concerns what a bridge carries here.
     """
 
     __slots__ = ("advice", "is_certain", "version", "why")
@@ -61,7 +61,7 @@ def gaps(policy: str, backend: str, versions: Iterable[int], bridge: str = "") -
                 version,
                 f"sysctl {name} is not 1, so that netfilter does not see what a bridge passes on",
                 f"modprobe br_netfilter && sysctl -w {name}=1",
-                version == 4,
+                version == 4 and (bool(bridge) or _has_bridges()),
             )
 
 
@@ -77,14 +77,21 @@ def _is_seen(version: int, bridge: str) -> bool:
     sock = Socket()
     try:
         if not bridge:
-            found: list[Link] = dump_links(sock, "bridge")
-            if not found:
-                return True  # the container's own veth may be what the policy is about
+            found: list[Link] = dump_links(sock, "bridge") if is_loaded else []
         else:
             link = find_link(sock, bridge)
             if link is None or link.kind != "bridge":
                 return True
-            found = [link]
+            found = [link] if is_loaded else []
     finally:
         sock.close()
-    return is_loaded and any(link.info.get(attribute) for link in found)
+    return any(link.info.get(attribute) for link in found)
+
+
+def _has_bridges() -> bool:
+    """Without any, a container's own veth may be what the policy is about, as ptp makes it."""
+    sock = Socket()
+    try:
+        return bool(dump_links(sock, "bridge"))
+    finally:
+        sock.close()

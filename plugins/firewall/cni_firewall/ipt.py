@@ -48,6 +48,18 @@ _ACCEPT = pack("=HH", 12, 2) + encode(VERDICT, {"NFTA_VERDICT_CODE": expressions
 _FILTERS = {4: handles.FILTERS[IPV4], 6: handles.FILTERS[IPV6]}
 
 
+class _Before:
+    """What an ADD knows of the attachment's rules from before it.
+
+    may_have: there are some, or nobody has looked: then none is taken back, as they may be due.
+    """
+
+    __slots__ = ("may_have",)
+
+    def __init__(self) -> None:
+        self.may_have = True
+
+
 def ensure(
     attachment: Attachment, addresses: list[Prefix], config: Config, bridge: str, undo: Undo
 ) -> list[int]:
@@ -66,28 +78,40 @@ def ensure(
         # What a bridge carries is kept apart whatever the container's addresses are.
         for version in (4, 6):
             by_version.setdefault(version, [])
-
-    had: set[int] = set()
+    before = _Before()
 
     def take_back() -> None:
-        undo.push(_take_back, attachment, had)
+        undo.push(_take_back, attachment, before)
 
     notes = None
     if addresses:
         notes = handles.begin(attachment, take_back)
         if notes is None:
             take_back()
-    done, isolated = [], []
-    for version, ours in by_version.items():
-        if not iptables.find(version, "restore"):
-            continue
+        before.may_have = notes is None or not notes.has_none
+    done = [version for version in by_version if iptables.find(version, "restore")]
+    unsure = []
+    for version in done:
         if notes is None or not notes.has_none or bridge or not _is_framed(version, config):
-            if _make(attachment, version, ours, config, bridge, notes, had):
-                isolated.append(version)
+            unsure.append(version)
         else:
+            ours = by_version[version]
             lines = [f"-A {CHAIN} {rule}" for a in ours for rule in accepts(a, attachment)]
             iptables.restore(version, TABLE, lines)
-        done.append(version)
+    isolated = []
+    if unsure:
+        with NamespaceLock():
+            saved = {version: iptables.save(version, TABLE) for version in unsure}
+            before.may_have = before.may_have and any(
+                _bears(line, attachment.comment) for lines in saved.values() for line in lines
+            )
+            isolated = [
+                version
+                for version in unsure
+                if _make(
+                    attachment, version, by_version[version], config, bridge, notes, saved[version]
+                )
+            ]
     if not done and by_version:
         iptables.restore(min(by_version), TABLE, [])  # which says what is not installed
     if notes is not None:
@@ -95,9 +119,8 @@ def ensure(
     return isolated
 
 
-def _take_back(attachment: Attachment, had: set[int]) -> None:
-    """had: the IP versions in which there were rules before, which are due then."""
-    if had:
+def _take_back(attachment: Attachment, before: _Before) -> None:
+    if before.may_have:
         return
     sock = remove(attachment, [])
     if sock is not None:
@@ -111,19 +134,17 @@ def _make(
     config: Config,
     bridge: str,
     notes: handles.Handles | None,
-    had: set[int],
+    saved: list[str],
 ) -> bool:
-    """Make whatever is missing, of what containers share too, and that once.
+    """Make whatever is missing, of what containers share too, and that once; the caller has the
+    lock of the host's namespace.
 
-    had: is given the version if the attachment has rules already. Returns whether the bridge
-    stays isolated, against the policy.
+    saved: what there is. Returns whether the bridge stays isolated, against the policy.
     """
     stays_isolated = False
 
     def missing(lines: list[str]) -> list[str]:
         nonlocal stays_isolated
-        if any(_bears(line, attachment.comment) for line in lines):
-            had.add(version)
         saved = Saved(lines)
         stays_isolated = ipt_rules.stays_isolated(saved, config.policy, bridge)
         lines = ipt_rules.missing(saved, attachment, addresses, config, bridge)
@@ -131,8 +152,7 @@ def _make(
             notes.forget()
         return lines
 
-    with NamespaceLock():
-        iptables.ensure(version, TABLE, missing)
+    iptables.ensure(version, TABLE, missing, saved)
     return stays_isolated
 
 

@@ -6,12 +6,11 @@ A node may have rules there while its iptables is iptables-nft by now, or anothe
 
 from __future__ import annotations
 
-import posix
-
 from cni_firewall.config import IPTABLES
 from cni_firewall.dropping import ACCEPT_THERE, USE_IPTABLES, Dropping
-from cni_firewall.ipt_rules import CHAIN, ENTRIES, TABLE
+from cni_firewall.ipt_rules import ENTRIES, TABLE
 from libcni import iptables
+from libcni.invoke.spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
     from cni_firewall.config import Config
 
-_LINKS = 8
+#: Seconds for a tool that says what it is.
+_TIMEOUT = 10.0
 
 
 def dropping(backend: str, config: Config, versions: Iterable[int]) -> Iterator[Dropping]:
@@ -36,7 +36,7 @@ def dropping(backend: str, config: Config, versions: Iterable[int]) -> Iterator[
             continue
         name = f"chain FORWARD of {iptables.program(version)}-legacy"
         is_systems = _is_legacy(iptables.find(version, "save"))
-        if backend == IPTABLES and (is_systems or any(f":{CHAIN} " in line for line in saved)):
+        if backend == IPTABLES and is_systems:
             if _has_only_ours(saved, config.admin_chain):
                 yield Dropping.own(name, version, config.admin_chain)
         elif is_systems:
@@ -55,13 +55,5 @@ def _has_only_ours(saved: list[str], admin_chain: str) -> bool:
 
 
 def _is_legacy(path: str) -> bool:
-    """True for a tool of iptables-legacy, which its name says, or that of what it links to."""
-    for _ in range(_LINKS):
-        if "legacy" in path.rpartition("/")[2]:
-            return True
-        try:
-            target = posix.readlink(path)
-        except OSError:
-            return False
-        path = target if target[:1] == "/" else f"{path.rpartition('/')[0]}/{target}"
-    return False
+    """True unless a tool says that it is a front end of nftables; before 1.8 it says nothing."""
+    return b"nf_tables" not in spawn(path, ["--version"], None, b"", _TIMEOUT).stdout
