@@ -378,7 +378,19 @@ def test_a_device_that_came_back_by_itself_and_is_taken_again(host: Host, pod: P
     pod.config = changed(device=None, hwaddr=MAC)
     pod.add()
     returned(host, pod)
+    host.run("ip", "link", "set", "dev7", "up")
+    host.run("ip", "address", "add", "fd00:79::1/64", "dev", "dev7", "nodad")
+    before = host.ip("address", "show", "dev7")[0]
+    full = ("sh", "-c", 'exec "$0" "$@" >/dev/full')
     pod.netns = host.netns()
+    assert pod.call("ADD", container_id="second", netns=pod.netns, under=full).rc == 1
+    after = host.ip("address", "show", "dev7")[0]
+    for now in (before, after):
+        now["altnames"].sort()
+        now["addr_info"] = sorted(address["local"] for address in now["addr_info"])
+        del now["ifindex"]
+    assert after == before
+    host.run("ip", "address", "flush", "dev", "dev7")
     second: dict[str, Any] = {"container_id": "second", "netns": pod.netns}
     pod.call("ADD", **second).result()
     pod.call("DEL", netns="").succeeded()

@@ -64,7 +64,12 @@ def find_marked(sock: Socket, attachment: Attachment) -> Link | None:
 
 def new_marks(index: int, mark: str, name: str) -> list[Message]:
     """Add mark and record. EEXIST if they are there, EOPNOTSUPP on a kernel without such."""
-    return [_property(_RTM_NEWLINKPROP, CREATE, index, text) for text in (mark, f"{mark}-{name}")]
+    return add_marks(index, [mark, f"{mark}-{name}"])
+
+
+def add_marks(index: int, marks: list[str]) -> list[Message]:
+    """Add marks and records. Refused as `new_marks`."""
+    return [_property(_RTM_NEWLINKPROP, CREATE, index, text) for text in marks]
 
 
 def _property(kind: int, flags: int, index: int, name: str) -> Message:
@@ -95,9 +100,15 @@ def is_marked(sock: Socket, link: Link) -> bool:
     return bool(marks_of(sock.request(get_link(index=link.index))[0]))
 
 
-def recorded_name(sock: Socket, link: Link) -> str:
-    """What the record of an attachment, whichever, says that it is called; "" without one."""
-    names = [mark[_LENGTH + 1 :] for mark in marks_of(sock.request(get_link(index=link.index))[0])]
+def stale_marks(sock: Socket, link: Link) -> list[str]:
+    """The marks and records of a device that is on the host, and so nobody's. NetlinkError."""
+    return marks_of(sock.request(get_link(index=link.index))[0])
+
+
+def recorded_name(marks: list[str], network: str) -> str:
+    """What the record of one of the network's attachments says, or ""."""
+    start = network_mark(network)
+    names = [mark[_LENGTH + 1 :] for mark in marks if mark.startswith(start)]
     return next(filter(None, names), "")
 
 

@@ -12,11 +12,13 @@ from errno import EEXIST
 
 from cni_host_device.mark import (
     UNSUPPORTED,
+    add_marks,
     clear_marks,
     find_marked,
     mark_of,
     new_marks,
     recorded_name,
+    stale_marks,
 )
 from libcni.interface.sole import temporary_name
 from libcni.netlink.addr import IFA_F_PERMANENT, Address, dump_addresses, new_address
@@ -43,30 +45,22 @@ def move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Lin
         here = find_link(sock, index=device.index)
         if here is None or here.mac != device.mac:
             return None
-        if not request.config.get("device"):
-            here = _with_its_name(sock, here)
         return _move_in(sock, inside, request, here)
-
-
-def _with_its_name(sock: Socket, device: Link) -> Link:
-    """A device that came to the host with the end of a container's namespace, and has not been
-    given its name back by a DEL, gets it now, as far as it is free."""
-    name = recorded_name(sock, device)
-    if name in ("", device.name) or find_link(sock, name) is not None:
-        return device
-    restore(sock, device, name)
-    return find_link(sock, index=device.index) or device
 
 
 def _move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link:
     attachment, namespace = request.attachment, request.netns()
     addresses = [a for a in dump_addresses(sock, device.index) if a.flags & IFA_F_PERMANENT]
-    request.undo.push(_undo, sock, inside, attachment, device, addresses)
+    stale, original = stale_marks(sock, device), device.name
+    if not request.config.get("device"):
+        # It may have come back with the end of a namespace, and its DEL is still to come.
+        original = recorded_name(stale, request.network) or original
+    request.undo.push(_undo, sock, inside, attachment, device, addresses, original, stale)
     # In one system call: by its mark and its alias together a killed ADD is put right.
     *marks, renaming = sock.batch(
         [
-            *new_marks(device.index, mark_of(attachment), device.name),
-            set_link(index=device.index, up=False, alias=device.name),
+            *new_marks(device.index, mark_of(attachment), original),
+            set_link(index=device.index, up=False, alias=original),
         ]
     )
     for reply in marks:
@@ -96,19 +90,24 @@ def _undo(
     attachment: Attachment,
     device: Link,
     addresses: list[Address],
+    original: str,
+    stale: list[str],
 ) -> None:
-    """As it was: name, alias, addresses, up or down, port of what. Routes that it had are gone."""
+    """As it was: name, alias, marks of others (`stale`), addresses, up or down, port of what.
+    Routes that it had are gone. original: what was to be recorded."""
     with NamespaceLock():
         link = find_marked(inside, attachment)
         if link is None:
             link = find_link(inside, attachment.ifname)
-            if link is not None and (link.mac != device.mac or link.alias != device.name):
+            if link is not None and (link.mac != device.mac or link.alias != original):
                 link = None
         if link is not None:
             move_out(sock, inside, attachment, link, device.name)
         here = find_link(sock, device.name)
         if here is not None and here.mac == device.mac:
             clear_marks(sock, here.index)
+            for reply in sock.batch(add_marks(here.index, stale)):
+                reply.check(EEXIST, UNSUPPORTED)
             sock.run(set_link(index=here.index, alias=device.alias, up=device.is_up))
             if device.master:
                 sock.run(set_link(index=here.index, master=device.master))
