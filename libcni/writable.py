@@ -26,10 +26,10 @@ def require_writable(directory: str, key: str) -> None:
             failure = io_error(error, "use", directory)
             raise CniError(PLUGIN_NOT_AVAILABLE, f"{key}: {failure.msg}") from None
     system = posix.statvfs(place)
-    # Root may use what file systems keep back for it.
-    is_root = posix.geteuid() == 0
-    blocks = system.f_bfree if is_root else system.f_bavail
-    inodes = system.f_ffree if is_root else system.f_favail
+    blocks = system.f_bavail
+    if not blocks and posix.geteuid() == 0 and system.f_bfree <= system.f_blocks // 10:
+        # What file systems keep back for root. (More than that is btrfs without metadata.)
+        blocks = system.f_bfree
     reason = ""
     if system.f_flag & posix.ST_RDONLY:
         reason = "Read-only file system"
@@ -37,7 +37,7 @@ def require_writable(directory: str, key: str) -> None:
         reason = "Permission denied"
     elif system.f_blocks and not blocks:
         reason = "No space left on device"
-    elif system.f_files and not inodes:
+    elif system.f_files and not system.f_favail:
         reason = "No space left on device (inodes)"
     if reason:
         raise CniError(PLUGIN_NOT_AVAILABLE, f"{key}: cannot write {place}: {reason}")

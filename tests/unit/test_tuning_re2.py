@@ -43,6 +43,14 @@ KEY = "net.ipv4.conf.eth0.arp_filter"
         (r"(?P<first>n)(?<second>e)(?:t)(?s:.)", KEY, True),
         (r"ne+?t}+", "net}}", True),
         (r"n{1}?e{1,}?t{1,2}", KEY, True),
+        (r"\{2}+", "{2}}", True),
+        (r"t{x}+", "t{x}}", True),
+        (r"t{1,x}", "t{1,x}", True),
+        (r"^net\.ipv4\.conf\.[\w-.]+\.arp_filter$", KEY.replace("eth0", "a-b.7"), True),
+        (r"[[:alpha:]-.]rp", "-rp", True),
+        (r"[\d-]rp", "-rp", True),
+        (r"[\d-]rp", ".rp", False),
+        (r"[a\d-z]rp", "yrp", False),
     ],
 )
 def test_what_matches(expression: str, text: str, expected: bool) -> None:
@@ -65,6 +73,10 @@ def test_what_matches(expression: str, text: str, expected: bool) -> None:
         (r"\x{110000}", "\\x{"),
         ("\\", "escape"),
         ("a{99999999999}", "large"),
+        ("a{1001}", "large"),
+        ("a{1,1001}", "large"),
+        ("(?U)net", "flags such as (?U)"),
+        ("(?-s:net)", "flags such as (?-s)"),
         # Python's alone.
         ("net(?!b)", "(?!"),
         ("net(?=.)", "(?="),

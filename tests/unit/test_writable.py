@@ -17,7 +17,7 @@ class Full:
 
     f_flag = 0
     f_blocks, f_bfree, f_bavail = 1000, 50, 0
-    f_files, f_ffree, f_favail = 1000, 50, 0
+    f_files, f_ffree, f_favail = 1000, 50, 50
 
 
 def test_what_is_kept_back_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,11 @@ def test_what_is_kept_back_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
         require_writable("/run", "ipam.dataDir")
     assert caught.value.code == 50
     monkeypatch.setattr(posix, "geteuid", lambda: 0)
-    monkeypatch.setattr(Full, "f_ffree", 0)
+    monkeypatch.setattr(Full, "f_bfree", 500)
+    with pytest.raises(CniError, match="/run: No space left"):
+        require_writable("/run", "ipam.dataDir")
+    monkeypatch.setattr(Full, "f_bavail", 500)
+    monkeypatch.setattr(Full, "f_favail", 0)
     with pytest.raises(CniError, match="inodes"):
         require_writable("/run", "ipam.dataDir")
 

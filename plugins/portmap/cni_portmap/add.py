@@ -132,19 +132,25 @@ class _Leftovers:
 
 
 class _Undo:
-    """Registers what a backend's ensure undoes once, although that may look and try repeatedly."""
+    """What undoes a backend's `ensure`, which may look and try repeatedly: what is the last look's
+    counts."""
 
-    __slots__ = ("_pushed", "_request")
+    __slots__ = ("_args", "_inverse", "_request")
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._pushed = False
+        self._inverse: Callable[..., None] | None = None
+        self._args: tuple[object, ...] = ()
 
     def push(self, inverse: Callable[..., None], *args: object) -> None:
-        """Register it, unless that is done."""
-        if not self._pushed:
-            self._request.undo.push(inverse, *args)
-            self._pushed = True
+        """Register it, in the place of an earlier one."""
+        if self._inverse is None:
+            self._request.undo.push(self._run)
+        self._inverse, self._args = inverse, args
+
+    def _run(self) -> None:
+        if self._inverse is not None:
+            self._inverse(*self._args)
 
 
 def _by_nftables(

@@ -2,7 +2,8 @@
 """Regular expressions of the allow-list: RE2's, as Go's plugin reads them, in Python's words.
 
 Where both read an expression alike it stays as it is. What only Python understands is refused,
-as Go does. Not understood either: Unicode classes such as \\pL, and flags amid an expression.
+as Go does. Not understood either: Unicode classes such as \\pL, the flag U, and flags that are
+amid an expression or taken away.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _CLASSES = {
     "xdigit": "09AFaf",
 }
 _LAST = 0x10FFFF
+#: Repetitions that RE2 allows.
+_MOST = 1000
 #: Letters that mean something after a backslash, here and in a class.
 _ESCAPES, _ESCAPES_IN_CLASS = "AabBdDfnrsStvwWz", "adDfnrsStvwW"
 #: What RE2 does not have of what begins with "(?".
@@ -61,17 +64,18 @@ def _translate(expression: str) -> str:
         if character == "+" and repeats:
             raise ValueError(f"invalid nested repetition at {expression[position:]!r}")
         # A lazy one's "?" is none itself.
-        repeats = (character in "*+?" and not repeats) or _ends_count(expression, position)
+        repeats = character in "*+?" and not repeats
         if character == "\\":
             part, position = _escape(expression, position)
         elif character == "[":
             part, position = _bracket(expression, position)
         elif expression.startswith("(?", position):
             part, position = _group(expression, position), position + 2
+        elif character == "{":
+            part = _count(expression, position)
+            repeats, position = part != "\\{", position + len(part.removeprefix("\\"))
         else:
-            # "{,5}" is text in RE2, and a repetition in Python.
-            is_text = expression.startswith("{,", position)
-            part, position = "\\{" if is_text else character, position + 1
+            part, position = character, position + 1
         parts.append(part)
     return "".join(parts)
 
@@ -84,16 +88,24 @@ def _group(expression: str, start: int) -> str:
     flags = inside.partition(")")[0].partition(":")[0]
     if inside.startswith(_GROUPS) or (inside[:2] != "P<" and flags.strip("imsU-")):
         raise ValueError(f"RE2 has no {expression[start : start + 4]!r}")
+    if inside[:2] != "P<" and ("U" in flags or flags.startswith("-")):
+        raise ValueError(f"flags such as (?{flags}) are not supported")
     return "(?"
 
 
-def _ends_count(expression: str, position: int) -> bool:
-    """True for the last character of a repetition such as {2} or {2,5}."""
-    if expression[position] != "}":
-        return False
-    start = expression.rfind("{", 0, position)
-    least, _, most = expression[start + 1 : position].partition(",")
-    return start >= 0 and least.isdecimal() and (not most or most.isdecimal())
+def _count(expression: str, start: int) -> str:
+    """The repetition at `start`, such as {2} or {2,5}; else the brace stands for itself, as that
+    of "{,5}" does in RE2 alone."""
+    inside = expression[start + 1 :].partition("}")[0]
+    least, comma, most = inside.partition(",")
+    whole = f"{{{inside}}}"
+    if not expression.startswith(whole, start) or not least.isdecimal():
+        return "\\{"
+    if comma and most and not most.isdecimal():
+        return "\\{"
+    if max(int(least), int(most or 0)) > _MOST:
+        raise ValueError(f"{whole}: a repetition of more than {_MOST} is too large")
+    return whole
 
 
 def _escape(expression: str, start: int, letters: str = _ESCAPES) -> tuple[str, int]:
@@ -137,16 +149,22 @@ def _bracket(expression: str, start: int) -> tuple[str, int]:
         parts.append("^")
         position += 1
     first = position
+    # A class, which begins no range.
+    is_class = False
     while position < len(expression):
         character = expression[position]
         if character == "]" and position > first:
             return "".join(parts) + "]", position + 1
         end = expression.find(":]", position + 2)
         if expression.startswith("[:", position) and end >= 0:
-            part, position = _named(expression[position + 2 : end]), end + 2
+            part, position, is_class = _named(expression[position + 2 : end]), end + 2, True
         elif character == "\\":
+            is_class = expression[position + 1 : position + 2] in tuple("dDsSwW")
             part, position = _escape(expression, position, _ESCAPES_IN_CLASS)
+        elif character == "-" and is_class:
+            part, position, is_class = "\\-", position + 1, False
         else:
+            is_class = False
             # Python warns that one day these may begin a set in a set, or part two.
             part, position = f"\\{character}" if character in "[]&~|" else character, position + 1
         parts.append(part)
