@@ -34,12 +34,12 @@ def add(request: Request) -> Result:
     # Sysctls need none: a device of a user-space driver has no interface in the namespace.
     found = _find_link(request, namespace) if config.has_link_changes else None
     noted = interface.before(config, found[1]) if found else {}
+    if config.sysctls:
+        noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
     directory = data_directory(request.config)
     path = backup.path_of(directory, request.attachment)
     backup.ensure_place(directory)
     with backup.BackupsLock(directory):
-        if config.sysctls:
-            noted["sysctl"] = interface.read_sysctls(namespace, list(config.sysctls))
         request.undo.push(restore, request, path)
         backup.save(path, noted, request.network, request.container_id)
         if config.sysctls:
