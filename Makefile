@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DESTDIR ?=
 CNI_BIN_DIR ?= /opt/cni/bin
-PYTEST_ARGS ?= -n auto
+# Tests wait as much as they compute, some for a minute: three workers for two CPUs.
+PYTEST_ARGS ?= -n $(shell expr $$(nproc) \* 3 / 2) --dist worksteal
 BENCH_ARGS ?=
 # Of `make fuzz`: seconds and inputs (-1: any number) for each target, and for the executables.
 FUZZ_TIME ?= 60
