@@ -26,11 +26,13 @@ HOT_EXTENSIONS = ("_json",)
 #: Modules of these names do what no pod waits for: verbs, and what `cnitool validate` asks.
 COLD = ("advice", "check", "gc", "status", "verify", "writable")
 #: And these what few pods have: an allow-list, conditions, iptables-legacy, checks of MAC
-#: addresses, a bridge's VLAN, masquerade by executing iptables, routing by source.
+#: addresses, a bridge's VLAN, masquerade and ports by executing iptables, routing by source,
+#: devices of the host.
 SELDOM = (
     *("conditional", "gaps", "inheritance", "ipt_ends", "legacy_policy", "re2", "spoofcheck"),
     *("strictest", "vlan_gateway", "libcni.ipmasq.ipt", "libcni.ipmasq.leftovers"),
-    *("cni_sbr.add", "cni_sbr.delete", "cni_sbr.move"),
+    *("cni_portmap.ipt", "cni_sbr.add", "cni_sbr.delete", "cni_sbr.move"),
+    *(f"cni_host_device.{name}" for name in ("add", "delete", "find", "mark", "move")),
 )
 
 
