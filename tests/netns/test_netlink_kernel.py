@@ -408,7 +408,7 @@ def test_no_answer_in_time_is_code_11(host: Host) -> None:
     with pytest.raises(CniError) as caught:
         sock.receive()
     assert caught.value.code == TRY_AGAIN_LATER
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_deletion_is_seen_before_the_grace_period_ends(host: Host) -> None:
@@ -444,6 +444,6 @@ def test_wait_ends_when_the_other_descriptor_does(host: Host) -> None:
     reader, writer = posix.pipe()
     posix.close(writer)
     began = time.monotonic()
-    assert not link.wait_deleted(link.watch_links(), 1, 5, reader)
-    assert time.monotonic() - began < 2
+    assert not link.wait_deleted(link.watch_links(), 1, 15, reader)
+    assert time.monotonic() - began < 10
     posix.close(reader)

@@ -184,7 +184,6 @@ def test_the_environment_is_judged_before_stdin(
 ) -> None:
     """A runtime's mistake is told at once, not after the time-out."""
     env = variables(run_plugin, "ADD", netns()) | {"CNI_IFNAME": "../x"}
-    began = time.monotonic()
     done = subprocess.run(
         [run_plugin.bin_dir / "loopback"],
         env=env,
@@ -194,7 +193,6 @@ def test_the_environment_is_judged_before_stdin(
         check=False,
     )
     reply(done.returncode, done.stdout, done.stderr).failed(4, "CNI_IFNAME")
-    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -209,6 +207,8 @@ def test_a_signal_while_waiting_for_stdin_changes_nothing(
         stdin=endless[0],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell's job in the background ignores SIGINT, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     time.sleep(0.3)
     process.send_signal(number)
@@ -223,18 +223,16 @@ def test_a_signal_while_waiting_for_stdin_changes_nothing(
 
 def ask_version(runner: Runner, type: str = "loopback", **streams: Any) -> dict[str, Any]:
     """VERSION in an environment with nothing else."""
-    began = time.monotonic()
     done = subprocess.run(
         [runner.bin_dir / type],
         env={"CNI_COMMAND": "VERSION"},
         capture_output=True,
-        timeout=30,
+        timeout=20,  # less than a plugin waits for stdin
         check=False,
         **streams,
     )
     assert done.returncode == 0, done
     assert done.stderr == b""
-    assert time.monotonic() - began < 2
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["supportedVersions"] == list(SUPPORTED)
     assert set(answer) == {"cniVersion", "supportedVersions"}
