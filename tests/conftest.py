@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from libcni import orphans
+from libcni import interrupt, orphans
 from tests.rig import isolation, plugins
 from tests.rig.host import Host, Netns
 
@@ -63,6 +64,19 @@ def nothing_stays_held() -> Iterator[None]:
     yield
     while orphans._held:
         orphans._held.popitem()[1].close()
+
+
+@pytest.fixture(autouse=True)
+def signals_are_noticed_as_before() -> Iterator[None]:
+    """Undo what plugins called in this process do to signals, which they have until they end.
+
+    What later tests start would ignore them, and a test that sends one would wait for ever.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    interrupt._pending = interrupt._waiting = 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

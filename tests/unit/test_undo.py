@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,16 +24,6 @@ from libcni.types.errors import CniError
 from libcni.types.result import Result
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Handlers and flags as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    interrupt._pending = interrupt._waiting = 0
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def send(number: int = signal.SIGTERM) -> None:
