@@ -98,20 +98,17 @@ def ensure(
             ours = by_version[version]
             lines = [f"-A {CHAIN} {rule}" for a in ours for rule in accepts(a, attachment)]
             iptables.restore(version, TABLE, lines)
-    isolated = []
+    isolated: list[int] = []
     if unsure:
         with NamespaceLock():
             saved = {version: iptables.save(version, TABLE) for version in unsure}
             before.may_have = before.may_have and any(
                 _bears(line, attachment.comment) for lines in saved.values() for line in lines
             )
-            isolated = [
-                version
-                for version in unsure
-                if _make(
-                    attachment, version, by_version[version], config, bridge, notes, saved[version]
-                )
-            ]
+            for version, lines in saved.items():
+                ours = by_version[version]
+                if _make(attachment, version, ours, config, bridge, notes, lines):
+                    isolated.append(version)
     if not done and by_version:
         iptables.restore(min(by_version), TABLE, [])  # which says what is not installed
     if notes is not None:

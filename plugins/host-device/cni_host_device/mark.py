@@ -97,11 +97,11 @@ def marks_of(body: bytes) -> list[str]:
 
 def is_marked(sock: Socket, link: Link) -> bool:
     """True for the device of an attachment of ours, whichever. Raises NetlinkError."""
-    return bool(marks_of(sock.request(get_link(index=link.index))[0]))
+    return bool(read_marks(sock, link))
 
 
-def stale_marks(sock: Socket, link: Link) -> list[str]:
-    """The marks and records of a device that is on the host, and so nobody's. NetlinkError."""
+def read_marks(sock: Socket, link: Link) -> list[str]:
+    """The marks and records, of whichever attachments, that a device has now. NetlinkError."""
     return marks_of(sock.request(get_link(index=link.index))[0])
 
 
@@ -120,7 +120,7 @@ def original_name(sock: Socket, link: Link, mark: str, device: object = "") -> s
     where that is none or no name.
     """
     start = f"{mark}-"
-    for record in marks_of(sock.request(get_link(index=link.index))[0]):
+    for record in read_marks(sock, link):
         if record.startswith(start):
             return record[len(start) :]
     if _may_be_name(link.alias) or not isinstance(device, str) or not _may_be_name(device):

@@ -17,8 +17,8 @@ from cni_host_device.mark import (
     find_marked,
     mark_of,
     new_marks,
+    read_marks,
     recorded_name,
-    stale_marks,
 )
 from libcni.interface.sole import temporary_name
 from libcni.netlink.addr import IFA_F_PERMANENT, Address, dump_addresses, new_address
@@ -51,7 +51,7 @@ def move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Lin
 def _move_in(sock: Socket, inside: Socket, request: Request, device: Link) -> Link:
     attachment, namespace = request.attachment, request.netns()
     addresses = [a for a in dump_addresses(sock, device.index) if a.flags & IFA_F_PERMANENT]
-    stale, original = stale_marks(sock, device), device.name
+    stale, original = read_marks(sock, device), device.name
     if not request.config.get("device"):
         # It may have come back with the end of a namespace, and its DEL is still to come.
         original = recorded_name(stale, request.network) or original

@@ -7,18 +7,17 @@ from errno import ENOENT
 
 from cni_portmap import leftovers, removal
 from cni_portmap.flows import forget_freed, forget_translated
-from cni_portmap.table import TABLE
 from libcni.attachment import Attachment, network_marks
 from libcni.attempts import Attempts
 from libcni.nftables.transaction import (
     LIMIT,
-    MISSING,
     TRANSIENT,
     attempts,
     commit,
-    find_socket,
     generation,
     get_generation,
+    is_missing,
+    open_socket,
     refused,
 )
 
@@ -37,9 +36,10 @@ def gc(request: Request) -> None:
     network = request.network
     valid = [Attachment(network, *pair) for pair in request.valid_attachments()]
     steps = Attempts()
-    steps.attempt(_collect_elements, network, valid)
     led_to: set[bytes] = set()
-    steps.attempt(_collect_leftovers, network, valid, led_to)
+    if not steps.attempt(is_missing):
+        steps.attempt(_collect_elements, network, valid)
+        steps.attempt(_collect_leftovers, network, valid, led_to)
     from libcni.legacy_tables import legacy_versions
 
     families = legacy_versions("nat")
@@ -53,12 +53,8 @@ def gc(request: Request) -> None:
 
 def _collect_elements(network: str, valid: list[Attachment]) -> None:
     keep = {attachment.comment for attachment in valid}
-    sock = find_socket()
-    if sock is None:
-        return
+    sock = open_socket()
     try:
-        if TABLE.is_absent(sock):
-            return
         marks = network_marks(network)
         for comment, own in removal.stale_comments(sock, marks, keep).items():
             if own:
@@ -71,15 +67,10 @@ def _collect_elements(network: str, valid: list[Attachment]) -> None:
 
 def _collect_leftovers(network: str, valid: list[Attachment], led_to: set[bytes]) -> None:
     """led_to: is given the addresses, packed, that what goes led to."""
-    sock = find_socket()
-    if sock is None:
-        return
+    sock = open_socket()
     try:
         for _ in attempts("portmap"):
-            now = sock.batch([get_generation()])[0]
-            if now.error in MISSING:
-                return
-            number = generation(now)
+            number = generation(sock.batch([get_generation()])[0])
             changes, targets = leftovers.stale(sock, network, valid)
             if not changes:
                 return

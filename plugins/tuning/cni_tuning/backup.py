@@ -26,12 +26,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SUFFIX = ".json"
+#: What the name of each file ends with.
+SUFFIX = ".json"
 
 
 def path_of(directory: str, attachment: Attachment) -> str:
     """The file of an attachment."""
-    return f"{directory}/{attachment.container_id}_{attachment.ifname}{_SUFFIX}"
+    return f"{directory}/{attachment.container_id}_{attachment.ifname}{SUFFIX}"
 
 
 class BackupsLock(Lock):
@@ -166,7 +167,7 @@ def remove(path: str) -> None:
 def sweep(directory: str) -> None:
     """Remove what writers left that were killed; others wait for the lock. Raises CniError 5."""
     for name in posix.listdir(directory):
-        stem, _, end = name.rpartition(f"{_SUFFIX}.")
+        stem, _, end = name.rpartition(f"{SUFFIX}.")
         if stem and end.endswith(".tmp") and end[:-4].isdecimal():
             remove(f"{directory}/{name}")
 
@@ -183,7 +184,7 @@ def stale(directory: str, network: str, valid: set[tuple[str, str]]) -> list[str
         return []
     except OSError as error:
         raise io_error(error, "list", directory) from None
-    keep = {f"{container_id}_{ifname}{_SUFFIX}" for container_id, ifname in valid}
+    keep = {f"{container_id}_{ifname}{SUFFIX}" for container_id, ifname in valid}
     found = []
     for name in names:
         if name in keep or not _names_attachment(name):
@@ -201,9 +202,9 @@ def stale(directory: str, network: str, valid: set[tuple[str, str]]) -> list[str
 
 def _names_attachment(name: str) -> bool:
     """True for <containerID>_<ifname>.json, both of which may have a "_" in them."""
-    if not name.endswith(_SUFFIX):
+    if not name.endswith(SUFFIX):
         return False
-    words = name[: -len(_SUFFIX)].split("_")
+    words = name[: -len(SUFFIX)].split("_")
     return any(
         is_identifier("_".join(words[:count])) and _is_ifname("_".join(words[count:]))
         for count in range(1, len(words))

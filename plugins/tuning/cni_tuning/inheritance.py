@@ -35,7 +35,11 @@ def find_heirs(path: str, container_id: str) -> list[Heir]:
         return []
     found = []
     for name in names:
-        if name == own or not name.startswith(f"{container_id}_") or not name.endswith(".json"):
+        if (
+            name == own
+            or not name.startswith(f"{container_id}_")
+            or not name.endswith(backup.SUFFIX)
+        ):
             continue
         noted = backup.load(f"{directory}/{name}")
         # Container a_b's begin like container a's.

@@ -83,12 +83,13 @@ def _translate(expression: str) -> str:
 def _group(expression: str, start: int) -> str:
     """What stands for the "(?" at `start`."""
     inside = expression[start + 2 :]
-    if inside.startswith("<") and not inside.startswith(_GROUPS):
-        return "(?P"
     flags = inside.partition(")")[0].partition(":")[0]
-    if inside.startswith(_GROUPS) or (inside[:2] != "P<" and flags.strip("imsU-")):
+    is_named = inside.startswith(("<", "P<"))
+    if inside.startswith(_GROUPS) or (not is_named and flags.strip("imsU-")):
         raise ValueError(f"RE2 has no {expression[start : start + 4]!r}")
-    if inside[:2] != "P<" and ("U" in flags or flags.startswith("-")):
+    if is_named:
+        return "(?P" if inside[0] == "<" else "(?"
+    if "U" in flags or flags.startswith("-"):
         raise ValueError(f"flags such as (?{flags}) are not supported")
     return "(?"
 
