@@ -24,6 +24,7 @@ from tests.rig import isolation
 from tests.rig.capabilities import CAP_NET_ADMIN, WITHOUT_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import GO_BIN_DIR, Runner
+from tests.rig.xtables import path_with
 
 BACKENDS = ["iptables", "nftables"]
 #: What isolated needs of the host, which a namespace cannot load.
@@ -576,7 +577,7 @@ def test_check_on_a_node_without_ip6tables(
 @pytest.mark.parametrize("policy", ["open", ISOLATED])
 def test_iptables_legacy(host: Host, pods: Any, tmp_path: pathlib.Path, policy: str) -> None:
     """Where that is the system's: every verb, twice, and what Go's plugin made there."""
-    variables = of_legacy(tmp_path)
+    variables = {"PATH": path_with("legacy", tmp_path)}
 
     def rules() -> list[str]:
         return [
@@ -689,19 +690,11 @@ def test_policies_of_other_tables(
 LEGACY_DROPS = ("-P", "FORWARD", "DROP")
 
 
-def of_legacy(directory: pathlib.Path) -> dict[str, str]:
-    """Variables with which iptables-legacy is the system's."""
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (directory / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
-    return {"PATH": f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"}
-
-
 def test_a_policy_of_iptables_legacy_that_drops(
     host: Host, pods: Any, tmp_path: pathlib.Path
 ) -> None:
     """Where that is the system's; and it does pass where that is the backend."""
-    variables = of_legacy(tmp_path)
+    variables = {"PATH": path_with("legacy", tmp_path)}
     one, near = pods(1), pods(2)
     host.run("iptables-legacy", *LEGACY_DROPS)
     said = "chain FORWARD of iptables-legacy drops"

@@ -24,6 +24,7 @@ from tests.netns.test_firewall import (
 )
 from tests.netns.test_firewall_again import uncounted
 from tests.rig.host import Host
+from tests.rig.xtables import path_with
 
 __all__ = ["forwarding", "pods"]
 
@@ -225,10 +226,7 @@ def test_a_veth_of_its_own_with_iptables_legacy(
     host: Host, pods: Any, tmp_path: pathlib.Path
 ) -> None:
     """As with the other variant; DEL and GC."""
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tmp_path / f"{family}{tool}").symlink_to("/usr/sbin/xtables-legacy-multi")
-    variables = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    variables = {"PATH": path_with("legacy", tmp_path)}
     shared, one = pods(), pods()
     keys = {"backend": "iptables", "ingressPolicy": "same-bridge"}
     shared.call("ADD", shared.config(**keys), variables=variables).result()

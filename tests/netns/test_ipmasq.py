@@ -34,6 +34,7 @@ from tests.rig import isolation
 from tests.rig.capabilities import CAP_NET_ADMIN, without
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
+from tests.rig.xtables import path_with
 
 POD = Attachment("podnet", "0a1b", "eth0")
 OTHER = Attachment("podnet", "2c3d", "eth0")
@@ -78,10 +79,7 @@ def iptables(
 ) -> str:
     """Makes one variant of iptables the system's; its name."""
     variant: str = request.param
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tmp_path / f"{family}{tool}").symlink_to(f"/usr/sbin/xtables-{variant}-multi")
-    path = f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"
+    path = path_with(variant, tmp_path)
     monkeypatch.setenv("PATH", path)
     monkeypatch.setitem(posix.environ, b"PATH", path.encode())
     return variant

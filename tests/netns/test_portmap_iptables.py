@@ -30,6 +30,7 @@ from tests.netns.portmap_network import (
     within,
 )
 from tests.rig.plugins import GO_BIN_DIR, Runner, environment
+from tests.rig.xtables import path_with
 
 __all__ = ["node"]
 TWO = (mapping(8080), mapping(8081, hostIP=HOST), mapping(5353, 53, protocol="udp"))
@@ -38,10 +39,7 @@ TWO = (mapping(8080), mapping(8081, hostIP=HOST), mapping(5353, 53, protocol="ud
 @pytest.fixture(params=["nft", "legacy"])
 def variant(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> dict[str, str]:
     """Variables with which one variant of iptables is the system's."""
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tmp_path / f"{family}{tool}").symlink_to(f"/usr/sbin/xtables-{request.param}-multi")
-    return {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin", "VARIANT": request.param}
+    return {"PATH": path_with(request.param, tmp_path), "VARIANT": request.param}
 
 
 def saved(node: Node, variant: str = "nft") -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from tests.netns.portmap_network import mapping
 from tests.rig.host import Host, Netns
 from tests.rig.plugins import Runner
 from tests.rig.rules import rules
+from tests.rig.xtables import path_with
 
 BRIDGE = "br-test"
 MEGABIT = 1_000_000
@@ -93,10 +94,7 @@ def test_nothing_is_left_of_it_and_all_of_others(
     variant: str,
     state: str,
 ) -> None:
-    for family in ("iptables", "ip6tables"):
-        for tool in ("", "-save", "-restore"):
-            (tmp_path / f"{family}{tool}").symlink_to(f"/usr/sbin/xtables-{variant}-multi")
-    variables = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    variables = {"PATH": path_with(variant, tmp_path)}
     one, two = (
         Attachment(run_plugin, host.netns(), f"pod-{port}", port, variables)
         for port in (8080, 8081)

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from libcni.netns_lock import NamespaceLock
 from tests.netns.portmap_network import Node, mapping, node
-from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, of_legacy, pods
+from tests.netns.test_firewall import WITHOUT_STDOUT, forwarding, pods
 from tests.rig import old_kernel, plugins
 from tests.rig.host import Host, Netns
-from tests.rig.plugins import Runner
+from tests.rig.plugins import Reply, Runner
+from tests.rig.xtables import path_with
 
 __all__ = ["forwarding", "node", "pods"]
 #: The IP versions that a container has addresses of.
@@ -31,7 +34,7 @@ def variables(tmp_path: pathlib.Path) -> dict[str, str]:
     """iptables is iptables-legacy, as it has to be there."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    return of_legacy(tools)
+    return {"PATH": path_with("legacy", tools)}
 
 
 def only(config: dict[str, Any], versions: tuple[int, ...]) -> dict[str, Any]:
@@ -55,6 +58,34 @@ def nobody(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "cni.dev/valid-attachments": []}
 
 
+def through_the_verbs(
+    call: Callable[..., Reply], config: dict[str, Any], made: Callable[[], list[str]], ends: str
+) -> list[str]:
+    """Every verb, ADD failing before and after one that does not; what that has made.
+
+    call: as call(verb, config, under=...). made: the attachment's rules. ends: "DEL" or "GC".
+    """
+    call("STATUS", config).succeeded()
+    assert call("ADD", config, under=WITHOUT_STDOUT).rc == 1
+    assert not made()
+    reply = call("ADD", config)
+    reply.result()
+    assert reply.stderr == ""
+    before = made()
+    call("CHECK", config).succeeded()
+    reply = call("ADD", config, under=WITHOUT_STDOUT)
+    assert reply.rc == 1 and "undo" not in reply.stderr, reply.stderr
+    assert made() == before, "what a live container has"
+    call("CHECK", config).succeeded()
+    if ends == "GC":
+        call("GC", nobody(config)).succeeded()
+    else:
+        call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
+    assert not made()
+    call("DEL", config).succeeded()
+    return before
+
+
 @VERSIONS
 @pytest.mark.parametrize("ends", ["DEL", "GC"])
 def test_portmap(
@@ -62,32 +93,11 @@ def test_portmap(
 ) -> None:
     ours = node.container()
     config = only(ours.config(mapping(8080)), versions)
-
-    def call(verb: str, config: dict[str, Any] = config, **options: Any) -> Any:
-        return ours.call(verb, config, variables=variables, **options)
-
-    def made() -> list[str]:
-        return lines(node.host, "nat", "CNI-DN-", "--dports 8080")
-
-    call("STATUS").succeeded()
-    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
-    assert not made()
-    reply = call("ADD")
-    reply.result()
-    assert reply.stderr == ""
-    assert len(made()) >= 3 * len(versions)
-    call("CHECK").succeeded()
-    before = made()
-    reply = call("ADD", under=WITHOUT_STDOUT)
-    assert reply.rc == 1 and "undo" not in reply.stderr, reply.stderr
-    assert made() == before
-    call("CHECK").succeeded()
-    if ends == "GC":
-        call("GC", nobody(config)).succeeded()
-    else:
-        call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
-    assert not made()
-    call("DEL").succeeded()
+    call = functools.partial(ours.call, variables=variables)
+    made = through_the_verbs(
+        call, config, lambda: lines(node.host, "nat", "CNI-DN-", "--dports 8080"), ends
+    )
+    assert len(made) >= 3 * len(versions)
 
 
 @VERSIONS
@@ -103,29 +113,9 @@ def test_firewall(
 ) -> None:
     one = pods()
     config = only(one.config(ingressPolicy=policy), versions)
-
-    def call(verb: str, config: dict[str, Any] = config, **options: Any) -> Any:
-        return one.call(verb, config, variables=variables, **options)
-
-    def made() -> list[str]:
-        return lines(host, "filter", *one.addresses)
-
-    call("STATUS").succeeded()
-    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
-    assert not made()
-    call("ADD").result()
-    assert len(made()) == 2 * len(versions)
-    call("CHECK").succeeded()
-    before = made()
-    assert call("ADD", under=WITHOUT_STDOUT).rc == 1
-    assert made() == before, "what a live container has"
-    call("CHECK").succeeded()
-    if ends == "GC":
-        call("GC", nobody(config)).succeeded()
-    else:
-        call("DEL", {key: config[key] for key in ("cniVersion", "name", "type")}).succeeded()
-    assert not made()
-    call("DEL").succeeded()
+    call = functools.partial(one.call, variables=variables)
+    made = through_the_verbs(call, config, lambda: lines(host, "filter", *one.addresses), ends)
+    assert len(made) == 2 * len(versions)
 
 
 @pytest.mark.parametrize("kernel", ["old", "new"])
